@@ -1,0 +1,33 @@
+# The one entry for what people and CI run.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+EXTRAS := embedded,onnx,torch,export,parquet,dev
+
+.PHONY: setup demo test lint format clean help
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+setup: $(STAMP)  ## make .venv and install the project into it
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+lint: setup      ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup    ## put the source into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: setup      ## every test but the slow ones
+	$(BIN)/python -m pytest
+
+clean:           ## remove what setup and runs made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,101 @@
+"""The model card: what a model file knows about itself.
+
+The card travels inside the model file (``_extra_files`` of TorchScript, ``metadata_props`` of ONNX) or in a
+side-car JSON beside it, always as one JSON document under the key :data:`CARD_KEY`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from jobs.errors import ModelFileError
+
+__all__ = ["CARD_KEY", "SCHEMA", "ModelCard", "Preprocessing"]
+
+#: Name of the card inside a model file: an ``_extra_files`` entry or a ``metadata_props`` key.
+CARD_KEY = "labelmill.json"
+#: Version of the card's JSON; raised when a reader of the old one would misread the new one.
+SCHEMA = 1
+
+Activation = Literal["softmax", "sigmoid", "none"]
+InputKind = Literal["uint8_nhwc", "float32_nchw"]
+OutputKind = Literal["scores", "logits"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded RGB image to the model's input, as in torchvision's ``Resize`` and ``CenterCrop``.
+
+    ``resize`` is the length of the short side in pixels, or ``(height, width)``; ``None`` leaves the size.
+    ``crop`` is ``(height, width)`` in pixels of the central crop after that; ``None`` takes all of it, which
+    needs a ``resize`` of ``(height, width)`` for a batch to be of one shape.
+    ``mean`` and ``std`` are of channels scaled to 0..1, in the order of ``color_order``. A model of input
+    ``uint8_nhwc`` normalises inside its graph, and the two are for the record.
+    ``scaled_decode`` allows JPEGs to be decoded at 1/2, 1/4 or 1/8 of their size: faster, and not the same pixels.
+    """
+
+    resize: int | tuple[int, int] | None = 256
+    crop: tuple[int, int] | None = (224, 224)
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    color_order: Literal["RGB", "BGR"] = "RGB"
+    scaled_decode: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(height, width)`` in pixels of what the model gets."""
+        if self.crop is not None:
+            return self.crop
+        if isinstance(self.resize, tuple):
+            return self.resize
+        raise ModelFileError("preprocessing needs a crop, or a resize of (height, width)")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Labels, preprocessing, name and proof of one model.
+
+    ``input``: ``uint8_nhwc`` is ``uint8[N, H, W, 3]`` (ours: normalisation in the graph); ``float32_nchw`` is
+    ``float32[N, 3, H, W]``, normalised by the worker (plain files).
+    ``output``: ``scores`` are final; ``logits`` get ``activation`` applied by the worker.
+    ``golden``: a JSON-ready golden sample, see :mod:`worker.models.golden`; ``None`` for plain files.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing = Preprocessing()
+    version: str = "1"
+    activation: Activation = "softmax"
+    input: InputKind = "uint8_nhwc"
+    output: OutputKind = "scores"
+    source: str = ""
+    golden: dict[str, Any] | None = None
+
+    def with_name(self, name: str) -> ModelCard:
+        """The same card under another name."""
+        return replace(self, name=name)
+
+    def to_json(self) -> str:
+        """One JSON document, keys sorted, so that equal cards are equal bytes."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ModelCard:
+        """Read a card; raises :class:`~jobs.errors.ModelFileError` that names what is wrong with it."""
+        try:
+            raw = json.loads(text)
+            schema = raw.pop("schema")
+            if schema != SCHEMA:
+                raise ModelFileError(f"model card of schema {schema!r}; this version reads {SCHEMA}")
+            prep = raw.pop("preprocessing")
+            for key in ("resize", "crop", "mean", "std"):
+                if isinstance(prep.get(key), list):
+                    prep[key] = tuple(prep[key])
+            labels = tuple(str(label) for label in raw.pop("labels"))
+            return cls(labels=labels, preprocessing=Preprocessing(**prep), **raw)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise ModelFileError(f"model card cannot be read: {type(exc).__name__}: {exc}") from exc
