@@ -12,6 +12,9 @@
     └── ServiceError                  ours or the operator's to mend; outward only the code is shown
         ├── BrokerUnavailableError    Redis or the broker does not answer
         ├── ModelFileError            the model cannot be served (SETUP_FAILED)
+        │   ├── GoldenSampleError, ModelMissingError, ModelCorruptError, ModelCardError,
+        │   ├── FixedBatchError, ModelUnsupportedError, WeightsError (UnsafePickleError)
+        │   └── ExportError           TraceError, ScriptError
         └── ModelRunError             the model raised on good input
 
 Codes are stable words and part of the interface: scripts and results carry them. Retry policy reads
@@ -26,24 +29,34 @@ __all__ = [
     "BrokerUnavailableError",
     "CorruptImageError",
     "CrashedWorkerError",
+    "ExportError",
     "FetchTimeoutError",
+    "FixedBatchError",
     "ForbiddenError",
     "GoldenSampleError",
     "InvalidItemError",
     "ItemError",
     "JobError",
     "LabelmillError",
+    "ModelCardError",
+    "ModelCorruptError",
     "ModelFileError",
+    "ModelMissingError",
     "ModelNotServedError",
     "ModelRunError",
+    "ModelUnsupportedError",
     "NotFoundError",
+    "ScriptError",
     "SenderError",
     "ServiceError",
     "SourceError",
     "TimeLimitError",
     "TooLargeError",
+    "TraceError",
+    "UnsafePickleError",
     "UnsupportedFormatError",
     "UsageError",
+    "WeightsError",
 ]
 
 
@@ -182,6 +195,76 @@ class GoldenSampleError(ModelFileError):
 
     code = "golden_sample"
     exit_code = 11
+
+
+class ModelMissingError(ModelFileError):
+    """There is no such model file."""
+
+    code = "model_missing"
+    exit_code = 12
+
+
+class ModelCorruptError(ModelFileError):
+    """The model file is damaged, truncated, or no model."""
+
+    code = "model_corrupt"
+    exit_code = 13
+
+
+class ModelCardError(ModelFileError):
+    """The model card is missing, unreadable, or does not match the model."""
+
+    code = "model_card"
+    exit_code = 14
+
+
+class FixedBatchError(ModelFileError):
+    """The model takes batches of one fixed size only."""
+
+    code = "fixed_batch"
+    exit_code = 15
+
+
+class ModelUnsupportedError(ModelFileError):
+    """The runtime does not know an operator, the opset or the IR version of the model."""
+
+    code = "model_unsupported"
+    exit_code = 16
+
+
+class WeightsError(ModelFileError):
+    """The weights do not fit the module, or are not there."""
+
+    code = "weights"
+    exit_code = 17
+
+
+class UnsafePickleError(WeightsError):
+    """The weights are a pickle that could run code."""
+
+    code = "unsafe_pickle"
+    exit_code = 18
+
+
+class ExportError(ModelFileError):
+    """The module could not be exported, or answers differently once exported."""
+
+    code = "export"
+    exit_code = 19
+
+
+class TraceError(ExportError):
+    """The trace does not compute what the module computes."""
+
+    code = "trace"
+    exit_code = 20
+
+
+class ScriptError(ExportError):
+    """The module cannot be scripted."""
+
+    code = "script"
+    exit_code = 21
 
 
 class ModelRunError(ServiceError):
