@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from jobs.errors import ModelFileError
+from jobs.errors import ModelCardError
 
 __all__ = ["CARD_KEY", "SCHEMA", "ModelCard", "Preprocessing"]
 
@@ -34,7 +34,8 @@ class Preprocessing:
     needs a ``resize`` of ``(height, width)`` for a batch to be of one shape.
     ``mean`` and ``std`` are of channels scaled to 0..1, in the order of ``color_order``. A model of input
     ``uint8_nhwc`` normalises inside its graph, and the two are for the record.
-    ``scaled_decode`` allows JPEGs to be decoded at 1/2, 1/4 or 1/8 of their size: faster, and not the same pixels.
+    ``scaled_decode`` allows JPEGs to be decoded at 1/2, 1/4 or 1/8 of their size: faster, and not the
+    same pixels.
     """
 
     resize: int | tuple[int, int] | None = 256
@@ -52,7 +53,7 @@ class Preprocessing:
             return self.crop
         if isinstance(self.resize, tuple):
             return self.resize
-        raise ModelFileError("preprocessing needs a crop, or a resize of (height, width)")
+        raise ModelCardError("preprocessing needs a crop, or a resize of (height, width)")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class ModelCard:
     ``input``: ``uint8_nhwc`` is ``uint8[N, H, W, 3]`` (ours: normalisation in the graph); ``float32_nchw`` is
     ``float32[N, 3, H, W]``, normalised by the worker (plain files).
     ``output``: ``scores`` are final; ``logits`` get ``activation`` applied by the worker.
+    ``top_k``: how many labels a result carries unless the request says otherwise.
     ``golden``: a JSON-ready golden sample, see :mod:`worker.models.golden`; ``None`` for plain files.
     """
 
@@ -73,6 +75,7 @@ class ModelCard:
     input: InputKind = "uint8_nhwc"
     output: OutputKind = "scores"
     source: str = ""
+    top_k: int = 5
     golden: dict[str, Any] | None = None
 
     def with_name(self, name: str) -> ModelCard:
@@ -85,12 +88,12 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ModelCard:
-        """Read a card; raises :class:`~jobs.errors.ModelFileError` that names what is wrong with it."""
+        """Read a card; raises :class:`~jobs.errors.ModelCardError` that names what is wrong with it."""
         try:
             raw = json.loads(text)
             schema = raw.pop("schema")
             if schema != SCHEMA:
-                raise ModelFileError(f"model card of schema {schema!r}; this version reads {SCHEMA}")
+                raise ModelCardError(f"model card of schema {schema!r}; this version reads {SCHEMA}")
             prep = raw.pop("preprocessing")
             for key in ("resize", "crop", "mean", "std"):
                 if isinstance(prep.get(key), list):
@@ -98,4 +101,4 @@ class ModelCard:
             labels = tuple(str(label) for label in raw.pop("labels"))
             return cls(labels=labels, preprocessing=Preprocessing(**prep), **raw)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise ModelFileError(f"model card cannot be read: {type(exc).__name__}: {exc}") from exc
+            raise ModelCardError(f"model card cannot be read: {type(exc).__name__}: {exc}") from exc

@@ -25,6 +25,8 @@ class Runtime(Protocol):
     card: ModelCard
     #: "sha256:<hex>" of the model file: the model's identity.
     digest: str
+    #: False where ``predict`` looks at the number of images only, so that none need be fetched or decoded.
+    decodes: bool
 
     def predict(self, images: Images) -> Scores:
         """Final scores of a batch: ``uint8[N, H, W, 3]`` in, ``float32[N, C]`` out, same length, same order.
