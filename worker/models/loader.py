@@ -12,7 +12,7 @@ from worker.models.noop import NOOP, is_noop, load_noop
 from worker.models.reader import file_format, read_card
 from worker.models.runtime import Runtime
 
-__all__ = ["MODEL_DIR_VARIABLE", "default_model_dir", "digest", "load", "read_card", "resolve"]
+__all__ = ["MODEL_DIR_VARIABLE", "default_model_dir", "digest", "identify", "load", "read_card", "resolve"]
 
 #: The environment variable that names the folder of prepared models.
 MODEL_DIR_VARIABLE = "LABELMILL_MODEL_DIR"
@@ -52,6 +52,15 @@ def digest(path: Path) -> str:
         while block := file.read(BLOCK_BYTES):
             sha256.update(block)
     return "sha256:" + sha256.hexdigest()
+
+
+def identify(name_or_file: str | Path, *, model_dir: Path | None = None) -> tuple[ModelCard, str]:
+    """A model's card and digest, read without loading it. Raises :class:`~jobs.errors.ModelFileError`."""
+    if is_noop(str(name_or_file)):
+        noop = load_noop(str(name_or_file))
+        return noop.card, noop.digest
+    path = resolve(name_or_file, model_dir=model_dir)
+    return read_card(path), digest(path)
 
 
 def load(

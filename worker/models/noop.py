@@ -24,7 +24,7 @@ class NoopRuntime:
     decodes = False
 
     def __init__(self, labels: int = DEFAULT_LABELS) -> None:
-        name = NOOP if labels == DEFAULT_LABELS else f"{NOOP}:{labels}"
+        name = NOOP if labels == DEFAULT_LABELS else f"{NOOP}-{labels}"
         self.card = ModelCard(
             name=name,
             labels=tuple(f"noop-{index}" for index in range(labels)),

@@ -107,9 +107,7 @@ def last_line(exc: Exception) -> str:
 def _open(path: Path, device: str) -> Any:
     with quiet_jit():
         try:
-            return torch.jit.load(  # type: ignore[no-untyped-call]
-                str(path), map_location=device
-            )
+            return torch.jit.load(str(path), map_location=device)
         except Exception as exc:
             if "Unknown builtin op" in str(exc) or "version" in str(exc):
                 raise ModelUnsupportedError(

@@ -1,0 +1,63 @@
+"""``labelmill-worker``: make, look at, check and serve model files.
+
+Exit codes: 0 done; 2 wrong command line; 10 to 29 what is wrong with the model, each with its own (see
+:mod:`jobs.errors`); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from jobs.errors import LabelmillError
+
+__all__ = ["build_parser", "entry", "main"]
+
+#: Commands that live in modules of their own, each with ``add_arguments(parser)`` and ``run(args) -> int``,
+#: imported only when they are called: a worker for ONNX must not load what an export needs.
+COMMANDS = {
+    "prepare": ("worker.export.prepare_command", "make a model of the house in the model folder"),
+    "serve": ("worker.serve", "start a worker with a warm model"),
+    "health": ("worker.health", "say whether the worker is ready"),
+}
+EXAMPLES = """examples:
+  labelmill-worker prepare efficientnet-lite0
+  labelmill-worker serve --model efficientnet-lite0
+"""
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser; only ``command``, where it is given, gets its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="labelmill-worker",
+        description="Make, check and serve model files.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        child = commands.add_parser(name, help=summary, description=summary)
+        if name == command:
+            importlib.import_module(module).add_arguments(child)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; an error of ours is one line on stderr and its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((argument for argument in arguments if argument in COMMANDS), None)
+    args = build_parser(command).parse_args(arguments)
+    try:
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+    except LabelmillError as error:
+        print(f"labelmill-worker: {error.message}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

