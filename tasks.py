@@ -1,0 +1,56 @@
+"""The Celery application and its tasks: the contract between producers and workers.
+
+    from tasks import classify
+    classify.delay("photos/cat.jpg").get()
+
+Wiring only: nothing is computed here, and neither torch nor onnxruntime is imported on a producer's side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, Task
+from celery.signals import celeryd_init
+
+from jobs.tickets import TICKET_TASK
+
+__all__ = ["app", "classify", "ticket"]
+
+app = Celery("labelmill")
+app.config_from_object("celeryconfig")
+
+
+class _Ticket(Task):  # type: ignore[misc]
+    """Tells the ledger when the process that holds a chunk dies."""
+
+    Request = "worker.requests:TicketRequest"
+
+
+@app.task(name=TICKET_TASK, base=_Ticket, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
+def ticket(self: Task, lane: str) -> None:
+    """Classify the next chunk of a lane, if there is one."""
+    from worker import service
+
+    service.serve_ticket(lane, token=self.request.id)
+
+
+@app.task(name="labelmill.classify")  # type: ignore[untyped-decorator]
+def classify(image: str, *, model: str | None = None, top_k: int = 5, data: str | None = None) -> dict[str, Any]:
+    """Classify one image through the interactive lane; returns a result line as a dict.
+
+    ``image`` is a reference that workers can read (a path under their file roots, a URL of an allowed host).
+    ``data`` carries the bytes of a small upload instead, in base64; ``image`` is then only its name.
+    A bad image gives ``{"custom_id": image, "status": "failed", "error": {"code", "message"}}`` and raises nothing,
+    so that one of them never fails a group or a chord.
+    """
+    from worker import service
+
+    return service.classify_one(image, model=model, top_k=top_k, data=data)
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def _become_a_worker(instance: Any = None, options: dict[str, Any] | None = None, **_: Any) -> None:
+    from worker import lifecycle
+
+    lifecycle.install(app, chose_queues=bool((options or {}).get("queues")))

@@ -1,0 +1,171 @@
+"""What travels: items, chunks and results, and their form on the wire.
+
+A chunk's payload is text of one header line and one line for each item, each a JSON value without a newline,
+so that the ledger's Lua can count and halve a chunk without decoding it:
+
+    {"base": "/data/photos", "t": 1795363991000}
+    "cats/tom.jpg"                                     custom_id; the image is <base>/cats/tom.jpg
+    ["7", "/data/photos/dogs/rex.jpg"]                 custom_id and reference
+    ["8", "https://example.org/a.jpg", {"owner": 3}]   the same with the user's own fields
+
+A chunk's results are one line for each item, in the same order: ``[index, score, index, score, ...]`` with scores in
+units of 1 / :data:`SCORE_UNITS`, or ``["error_code", "message"]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import orjson
+
+from jobs.errors import InvalidItemError, ItemError, LabelmillError
+
+__all__ = [
+    "MAX_ID_CHARS",
+    "SCORE_UNITS",
+    "Chunk",
+    "Item",
+    "Outcome",
+    "Result",
+    "decode_chunk",
+    "decode_outcomes",
+    "encode_chunk",
+    "encode_failure",
+    "encode_item",
+    "encode_success",
+    "label_objects",
+]
+
+#: Scores are rounded to 1 / SCORE_UNITS, so that a retry on another batch size gives the same line.
+SCORE_UNITS = 10_000
+#: Longest custom_id and longest reference, in characters.
+MAX_ID_CHARS = 1024
+MAX_REF_CHARS = 4096
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+Outcome = list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a job.
+
+    ``ref`` says where the image is: a path (absolute, or relative to the worker's file roots), ``http(s)://...``,
+    or ``blob:<sha256>`` for bytes kept in Redis. ``fields`` are the user's own and come back with the result.
+    """
+
+    custom_id: str
+    ref: str
+    fields: dict[str, Any] | None = None
+
+    def checked(self) -> Item:
+        """Itself; raises :class:`InvalidItemError` where an id or a reference cannot be carried."""
+        for what, text, limit in (("custom_id", self.custom_id, MAX_ID_CHARS), ("reference", self.ref, MAX_REF_CHARS)):
+            if not text or len(text) > limit:
+                raise InvalidItemError(f"{what} must have 1 to {limit} characters, got {len(text)}")
+            if _CONTROL.search(text):
+                raise InvalidItemError(f"{what} {text[:80]!a} has control characters")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The items of one ticket. ``sent_ms`` is when the producer made it, on its own clock."""
+
+    items: tuple[Item, ...]
+    sent_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of a job's results.
+
+    ``labels`` are ``{"label", "index", "score"}`` from the most to the least likely; ``error`` is
+    ``{"code", "message"}``; ``model`` is ``{"name", "digest"}``.
+    """
+
+    custom_id: str
+    status: str
+    labels: list[dict[str, Any]] | None = None
+    model: dict[str, str] | None = None
+    error: dict[str, str] | None = None
+    fields: dict[str, Any] | None = None
+    #: Where it stands in the job: entry of the result stream and position in it.
+    entry: str = field(default="", compare=False)
+    position: int = field(default=0, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form in which a result is written and shown: no key without a value."""
+        line: dict[str, Any] = {"custom_id": self.custom_id, "status": self.status}
+        for key in ("labels", "model", "error", "fields"):
+            value = getattr(self, key)
+            if value is not None:
+                line[key] = value
+        return line
+
+
+def encode_item(item: Item, base: str) -> bytes:
+    """One line: a bare id where the reference is ``base/id``, else a list."""
+    if item.fields is None:
+        if base and item.ref == f"{base}/{item.custom_id}":
+            return orjson.dumps(item.custom_id)
+        return orjson.dumps([item.custom_id, item.ref])
+    return orjson.dumps([item.custom_id, item.ref, item.fields])
+
+
+def encode_chunk(items: Iterable[Item], *, base: str = "", sent_ms: int = 0) -> bytes:
+    """The payload of a chunk."""
+    return b"\n".join([orjson.dumps({"base": base, "t": sent_ms}), *(encode_item(item, base) for item in items)])
+
+
+def decode_chunk(payload: bytes) -> Chunk:
+    """The chunk of a payload; raises :class:`InvalidItemError` where it is not of the form above."""
+    try:
+        header, *lines = orjson.loads(b"[" + payload.replace(b"\n", b",") + b"]")
+        base = header["base"]
+        items = tuple(_item(line, base) for line in lines)
+        return Chunk(items, int(header["t"]))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise InvalidItemError(f"chunk cannot be read: {type(exc).__name__}") from exc
+
+
+def _item(line: Any, base: str) -> Item:
+    if isinstance(line, str):
+        return Item(line, str(PurePosixPath(base, line)) if not base else f"{base}/{line}")
+    return Item(*line)
+
+
+def encode_success(indices: Sequence[int], scores: Sequence[float]) -> bytes:
+    """One result line: class indices and scores (0..1) from the most to the least likely."""
+    flat: list[int] = []
+    for index, score in zip(indices, scores, strict=True):
+        flat += (index, round(score * SCORE_UNITS))
+    return orjson.dumps(flat)
+
+
+def encode_failure(error: LabelmillError) -> bytes:
+    """One result line of an item that failed; only what the sender can mend shows its text."""
+    message = error.message if isinstance(error, ItemError) else (type(error).__doc__ or "").partition("\n")[0]
+    return orjson.dumps([error.code, _CONTROL.sub("?", message)[:500]])
+
+
+def label_objects(outcome: Outcome, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """``[index, units, ...]`` as ``[{"label", "index", "score"}, ...]``; an unknown index is its own name."""
+    return [
+        {
+            "label": labels[index] if index < len(labels) else str(index),
+            "index": index,
+            "score": units / SCORE_UNITS,
+        }
+        for index, units in zip(outcome[0::2], outcome[1::2], strict=True)
+    ]
+
+
+def decode_outcomes(results: bytes) -> Iterator[Outcome]:
+    """The outcomes of a chunk's result lines, in order."""
+    yield from orjson.loads(b"[" + results.replace(b"\n", b",") + b"]")

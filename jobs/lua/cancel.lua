@@ -1,0 +1,14 @@
+-- ARGV: job -> 1 when nothing of it is queued any more, 0 when the call must be repeated
+-- What is leased goes on to its end.
+local job = ARGV[1]
+local state = get(job, 'state')
+if not state then return redis.error_reply('NOJOB there is no such job') end
+if state == 'ended' then return 1 end
+if state ~= 'cancelling' then
+  redis.call('HSET', job_key(job), 'state', 'cancelling', 'sealed', '1')
+  redis.call('SADD', P .. 'cancelling', job)
+  publish(job, 'cancelling')
+end
+if not close_queued(job, 'cancelled', CLOSE_LIMIT) then return 0 end
+end_if_done(job)
+return 1

@@ -1,0 +1,12 @@
+-- ARGV: job -> 1 deleted, 0 there was none; whoever holds one of its chunks finds out when it finishes
+local job = ARGV[1]
+local lane = get(job, 'lane')
+if not lane then return 0 end
+redis.call('LREM', P .. 'lane:' .. lane, 0, job)
+redis.call('ZREM', P .. 'jobs', job)
+redis.call('ZREM', P .. 'deadlines', job)
+redis.call('SREM', P .. 'cancelling', job)
+redis.call('UNLINK', job_key(job))
+for _, part in ipairs(PARTS) do redis.call('UNLINK', job_key(job, part)) end
+publish(job, 'deleted')
+return 1

@@ -1,0 +1,81 @@
+"""The reconciler: takes back what silent workers held, and rings again for tickets that got lost.
+
+It runs in every worker and in every waiting producer; one at a time is elected by a key in Redis. All tickets of a
+lane are equal (:mod:`jobs.tickets`), so what got lost is a matter of counting: chunks that wait in the ledger less
+tickets that wait in the queue. A ticket in somebody's hands looks lost for a moment, so a difference counts only
+when it was there a sweep ago too; rung once too often, it costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+
+from jobs.ledger import Ledger
+from jobs.patience import GONE, Patience
+from jobs.tickets import Bell
+
+__all__ = ["Reconciler"]
+
+log = logging.getLogger(__name__)
+
+#: Shortest time that the elected one stays so without a sign of life, in seconds.
+TERM_S = 2.0
+
+
+class Reconciler:
+    """Sweeps in a thread of its own between :meth:`start` and :meth:`stop`."""
+
+    def __init__(self, ledger: Ledger, bell: Bell, *, sweep_s: float = 0.5) -> None:
+        self.ledger = ledger
+        self.bell = bell
+        self.sweep_s = sweep_s
+        self._name = uuid.uuid4().hex
+        self._missing: dict[str, int] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; waits for the sweep under way."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def sweep(self) -> int:
+        """One sweep, elected or not; returns how many tickets it rang."""
+        recovered, queued = self.ledger.sweep()
+        if recovered:
+            log.warning("took back %d chunks of silent workers", recovered)
+        missing = {lane: n - self.bell.waiting(lane) for lane, n in queued.items() if n}
+        rung = 0
+        for lane, now in missing.items():
+            lost = now if recovered else min(now, self._missing.get(lane, 0))
+            if lost > 0:
+                self.bell.ring(lane, lost)
+                rung += lost
+        self._missing = missing
+        return rung
+
+    def _elected(self) -> bool:
+        redis, key = self.ledger.redis, f"{self.ledger.prefix}reconciler"
+        term_ms = int(max(TERM_S, 3 * self.sweep_s) * 1000)
+        if redis.set(key, self._name, nx=True, px=term_ms):
+            return True
+        if redis.get(key) != self._name.encode():
+            return False
+        redis.pexpire(key, term_ms)  # two that sweep at once for a moment do no harm
+        return True
+
+    def _loop(self) -> None:
+        patience = Patience(stop=self._stop)
+        while not self._stop.wait(self.sweep_s):
+            try:
+                if patience(self._elected):
+                    patience(self.sweep)
+            except GONE:
+                return  # asked to stop while Redis was gone

@@ -1,0 +1,134 @@
+"""Settings: one frozen dataclass, from the environment. Command lines write the environment before they read it.
+
+Every variable is ``LABELMILL_`` and the field's name in capitals; a bad value stops the start with the variable's name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import UsageError
+
+__all__ = ["DEFAULT_BROKER_URL", "DEFAULT_MODEL", "Settings", "mask_url"]
+
+DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
+DEFAULT_MODEL = "efficientnet-lite0"
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _roots(value: str) -> tuple[Path, ...]:
+    return tuple(Path(part).absolute() for part in value.split(":") if part)
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _count(value: str) -> int:
+    number = int(value)
+    if number <= 0:
+        raise ValueError("must be above 0")
+    return number
+
+
+def _seconds(value: str) -> float:
+    number = float(value)
+    if not 0 < number < float("inf"):
+        raise ValueError("must be above 0")
+    return number
+
+
+def _bytes(value: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([kmg]?)(i?b)?", value.strip().lower())
+    if not match:
+        raise ValueError("must be a number of bytes, such as 1048576 or 64M")
+    return _count(match[1]) * _UNITS[match[2]]
+
+
+def _setting(default: Any, parse: Callable[[str], Any], doc: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "doc": doc})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator can set. Times in seconds, sizes in bytes."""
+
+    broker_url: str = _setting(DEFAULT_BROKER_URL, _text, "where tickets go: redis://, redis+socket:// or amqp://")
+    ledger_url: str = _setting("", _text, "the Redis of the ledger; empty: the broker's")
+    key_prefix: str = _setting("lm:", _text, "begins every key of the ledger")
+    model: str = _setting(DEFAULT_MODEL, _text, "model file or name; a worker serves several, comma-separated")
+    model_dir: str = _setting("", _text, "folder of model files by name; empty: the user's cache folder")
+    file_roots: tuple[Path, ...] = _setting((), _roots, "folders that workers may read, colon-separated")
+    url_hosts: tuple[str, ...] = _setting((), _names, "hosts that workers may fetch from, comma-separated")
+    max_bytes: int = _setting(64 << 20, _bytes, "largest image file")
+    max_pixels: int = _setting(89_478_485, _count, "largest image, in pixels")
+    fetch_timeout_s: float = _setting(10.0, _seconds, "longest wait for one image")
+    lease_s: float = _setting(4.0, _seconds, "how long a chunk stays with a silent worker")
+    sweep_s: float = _setting(0.5, _seconds, "time between two sweeps of the reconciler")
+    chunk_time_limit_s: float = _setting(120.0, _seconds, "longest run of one chunk before its process is ended")
+    setup_timeout_s: float = _setting(120.0, _seconds, "longest wait for a model to load")
+    drain_timeout_s: float = _setting(30.0, _seconds, "longest wait for running work at SIGTERM")
+    expires_s: float = _setting(7 * 86_400.0, _seconds, "what is queued this long after its job was made expires")
+    retention_s: float = _setting(7 * 86_400.0, _seconds, "how long an ended job and its results are kept")
+    backlog_limit: int = _setting(2_000_000, _count, "items of one job that wait before its producer does")
+    redis_memory_mark: int = _setting(2 << 30, _bytes, "memory of Redis past which producers wait")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read the environment; raises :class:`UsageError` that names the variable with a bad value."""
+        env = os.environ if env is None else env
+        values: dict[str, Any] = {}
+        for setting in fields(cls):
+            name = f"LABELMILL_{setting.name.upper()}"
+            raw = env.get(name)
+            if raw is None or raw == "":
+                continue
+            try:
+                values[setting.name] = setting.metadata["parse"](raw)
+            except ValueError as exc:
+                raise UsageError(f"{name}={mask_url(raw)!r}: {exc}") from None
+        return cls(**values)
+
+    @property
+    def redis_url(self) -> str:
+        """The URL of the ledger's Redis, in redis-py's words."""
+        url = self.ledger_url or self.broker_url
+        if not url.startswith(("redis://", "rediss://", "redis+socket://", "unix://")):
+            raise UsageError("LABELMILL_LEDGER_URL must name a Redis when the broker is none: the ledger lives in Redis")
+        return re.sub(r"^redis\+socket://", "unix://", url).replace("?virtual_host=", "?db=")
+
+    @property
+    def result_backend_url(self) -> str:
+        """The same Redis in Celery's words."""
+        return re.sub(r"^unix://", "redis+socket://", self.ledger_url or self.broker_url)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Model names or files that a worker serves."""
+        return _names(self.model)
+
+    @property
+    def model_name(self) -> str:
+        """The name of the default model: a file's stem, a name as it is."""
+        first = self.models[0]
+        path = Path(first)
+        return path.stem if path.suffix or "/" in first else first
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{f.name}={mask_url(str(getattr(self, f.name)))!r}" for f in fields(self))
+        return f"Settings({shown})"
+
+
+def mask_url(text: str) -> str:
+    """The text with the password of any URL in it replaced."""
+    return re.sub(r"(\w+://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)

@@ -1,0 +1,122 @@
+"""The engine: one warm model that turns items into result lines, batch by batch.
+
+It knows no Celery and no Redis. Bad items are split from good ones, and never fail their neighbours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from jobs.errors import ItemError, LabelmillError, ModelRunError
+from jobs.items import SCORE_UNITS, Item, encode_failure
+from worker.models.runtime import Images, Runtime, Scores
+
+__all__ = ["ChunkResult", "Engine", "Predictions", "top"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The most likely classes: ``indices`` int64[N, k] and ``units`` int64[N, k] (scores x SCORE_UNITS), best first."""
+
+    indices: NDArray[np.int64]
+    units: NDArray[np.int64]
+
+    def lines(self) -> bytes:
+        """One result line for each image, see :mod:`jobs.items`."""
+        flat = np.empty((len(self.indices), 2 * self.indices.shape[1]), np.int64)
+        flat[:, 0::2], flat[:, 1::2] = self.indices, self.units
+        return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].replace(b"],[", b"]\n[")
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """``lines``: one for each item, in order, joined by newlines."""
+
+    lines: bytes
+    succeeded: int
+    failed: int
+
+
+def top(scores: Scores, k: int) -> Predictions:
+    """The ``k`` largest scores of each row, ordered by rounded score and then by index.
+
+    The order is taken after rounding, so that noise in the last bits never swaps two lines.
+    """
+    classes = scores.shape[1]
+    k = min(k, classes)
+    units = np.rint(scores.astype(np.float64) * SCORE_UNITS).astype(np.int64)
+    keys = units * classes + (classes - 1 - np.arange(classes))  # unique, so the order is too
+    if k < classes:
+        keys = np.partition(keys, classes - k, axis=1)[:, classes - k :]
+    keys = -np.sort(-keys, axis=1)
+    return Predictions(indices=classes - 1 - keys % classes, units=keys // classes)
+
+
+class Engine:
+    """A loaded model, the decoding that belongs to it (``bytes -> uint8[H, W, 3]``), and its best batch size."""
+
+    def __init__(self, runtime: Runtime, decode: Callable[[bytes], Images], *, batch_size: int = 4) -> None:
+        self.runtime = runtime
+        self.decode = decode
+        self.batch_size = batch_size
+
+    def run(self, items: Sequence[Item], fetch: Callable[[str], bytes], *, top_k: int) -> ChunkResult:
+        """Classify items; every one gets a line, in order. ``fetch`` gives the bytes of a reference."""
+        lines: list[bytes] = []
+        failed = 0
+        for start in range(0, len(items), self.batch_size):
+            block, bad = self._run_batch(items[start : start + self.batch_size], fetch, top_k)
+            lines.append(block)
+            failed += bad
+        return ChunkResult(b"\n".join(lines), len(items) - failed, failed)
+
+    def _run_batch(
+        self, items: Sequence[Item], fetch: Callable[[str], bytes], top_k: int
+    ) -> tuple[bytes, int]:
+        if not self.runtime.decodes:
+            return self._predict(np.zeros((len(items), 1, 1, 3), np.uint8), top_k).lines(), 0
+        images: list[Images] = []
+        errors: dict[int, LabelmillError] = {}
+        for position, item in enumerate(items):
+            try:
+                images.append(self.decode(fetch(item.ref)))
+            except ItemError as exc:
+                errors[position] = exc
+        outcomes = self._outcomes(images, top_k)
+        if not errors and isinstance(outcomes, bytes):
+            return outcomes, 0
+        good = iter(outcomes.split(b"\n") if isinstance(outcomes, bytes) else outcomes)
+        lines = [errors[i] if i in errors else next(good) for i in range(len(items))]
+        failures = sum(not isinstance(line, bytes) for line in lines)
+        return b"\n".join(line if isinstance(line, bytes) else encode_failure(line) for line in lines), failures
+
+    def _outcomes(self, images: list[Images], top_k: int) -> bytes | list[bytes | LabelmillError]:
+        """The result lines of decoded images; where the model raises, item by item."""
+        if not images:
+            return []
+        try:
+            return self._predict(np.stack(images), top_k).lines()
+        except ModelRunError as exc:
+            log.warning("the model raised on a batch of %d (%s): item by item", len(images), exc.message)
+        outcomes: list[bytes | LabelmillError] = []
+        for image in images:
+            try:
+                outcomes.append(self._predict(image[np.newaxis], top_k).lines())
+            except ModelRunError as exc:
+                outcomes.append(exc)
+        return outcomes
+
+    def _predict(self, images: Images, top_k: int) -> Predictions:
+        scores = self.runtime.predict(images)
+        if len(scores) != len(images):
+            raise ModelRunError(f"the model gave {len(scores)} answers for {len(images)} images")
+        return top(scores, top_k)
+

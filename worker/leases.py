@@ -1,0 +1,71 @@
+"""The lease keeper: prolongs what this process holds for as long as the process lives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jobs.ledger import Ledger
+from jobs.patience import GONE
+
+__all__ = ["LeaseKeeper"]
+
+log = logging.getLogger(__name__)
+
+#: Renewals within one lease: a late one or a lost answer must not cost it.
+RENEWALS = 4
+
+
+class LeaseKeeper:
+    """Renews the held tokens in a thread of its own between :meth:`start` and :meth:`stop`."""
+
+    def __init__(self, ledger: Ledger, *, lease_s: float) -> None:
+        self.ledger = ledger
+        self.lease_s = lease_s
+        self._held: set[str] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="lease-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; what is still held lapses."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @contextmanager
+    def hold(self, token: str) -> Iterator[None]:
+        """Renew a token's lease while the block runs."""
+        with self._lock:
+            self._held.add(token)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.discard(token)
+
+    def renew(self) -> None:
+        """One renewal of all that is held."""
+        with self._lock:
+            tokens = list(self._held)
+        for token in self.ledger.renew(tokens, lease_s=self.lease_s):
+            log.warning("lost the lease of %s: its results will be dropped", token)
+            with self._lock:
+                self._held.discard(token)
+
+    def _loop(self) -> None:
+        gone = False
+        while not self._stop.wait(self.lease_s / RENEWALS):
+            try:
+                self.renew()
+                gone = False
+            except GONE as exc:  # the lease decides; the work goes on, and its finish waits for Redis
+                if not gone:
+                    log.warning("cannot renew leases (%s)", type(exc).__name__)
+                gone = True

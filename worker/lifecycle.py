@@ -1,0 +1,172 @@
+"""The life of a worker: STARTING, READY, DRAINING, or SETUP_FAILED with an exit code of its own.
+
+A worker is a Celery worker of ``tasks.app``, started by ``labelmill-worker serve`` or by ``celery -A tasks worker``.
+:func:`install` hooks into it: the processes of its pool load the model and say over a pipe how that went, and a step
+before Celery's consumer waits for them, so that no message is taken before every process is ready.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, bootsteps
+from celery.concurrency.prefork import TaskPool as PreforkPool
+from celery.signals import worker_process_init, worker_shutting_down
+
+from jobs.errors import LabelmillError, ModelFileError
+from jobs.lanes import served_by
+from jobs.settings import Settings
+from worker.models import loader
+from worker.node import Node, State
+
+__all__ = ["install", "report_crash"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Installed:
+    """What belongs to this worker's main process; its pool's processes inherit the pipe."""
+
+    settings: Settings
+    node: Node
+    reader: int
+    writer: int
+
+
+_installed: _Installed | None = None
+
+
+def install(app: Celery, *, chose_queues: bool) -> None:
+    """Make this Celery worker serve the models of the settings. Ends the process where that cannot be."""
+    global _installed
+    try:
+        settings = Settings.from_env()
+        node = Node(app, settings, _identify(settings))
+    except LabelmillError as exc:
+        _die(exc.message, exc.exit_code)
+    reader, writer = os.pipe()
+    _installed = _Installed(settings, node, reader, writer)
+    if not chose_queues:
+        app.amqp.queues.select([lane for model in node.models for lane in served_by(model.name, model.digest)])
+    app.steps["worker"].add(AwaitModels)
+    worker_process_init.connect(_set_up_process, weak=False)
+    worker_shutting_down.connect(lambda **_: node.enter(State.DRAINING), weak=False)
+    for noisy in ("celery.worker.strategy", "celery.app.trace"):  # a line for each message helps nobody
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def report_crash(token: str, error: LabelmillError) -> None:
+    """Tell the ledger that the process with this lease died."""
+    assert_installed().node.report_crash(token, error)
+
+
+def assert_installed() -> _Installed:
+    """What :func:`install` made."""
+    if _installed is None:
+        raise ModelFileError("this process is no worker")
+    return _installed
+
+
+class AwaitModels(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Stands between the pool and the consumer: no message is taken before every process is ready."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, worker: Any) -> None:
+        """Wait for the pool's processes, or set up this one where the pool has none."""
+        mine = assert_installed()
+        processes = worker.concurrency if issubclass(worker.pool_cls, PreforkPool) else 1
+        if worker.pool_cls.__module__.endswith(("thread", "gevent", "eventlet")):
+            _set_up_process()
+        rates = self._await(mine, processes)
+        mine.node.start(worker.hostname, processes, rates)
+        if issubclass(worker.pool_cls, PreforkPool):
+            threading.Thread(target=_watch, args=(mine, worker), name="set-up-watch", daemon=True).start()
+
+    def stop(self, worker: Any) -> None:
+        """The pool has ended, and with it what it held."""
+        assert_installed().node.stop()
+
+    def _await(self, mine: _Installed, processes: int) -> dict[str, float]:
+        deadline = time.monotonic() + mine.settings.setup_timeout_s
+        rates: dict[str, float] = {}
+        for _ in range(processes):
+            if not select.select([mine.reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise _failed(f"no model after {mine.settings.setup_timeout_s:g} s", ModelFileError.exit_code)
+            report = next(_reports(mine.reader))
+            if "error" in report:
+                raise _failed(report["error"], report["exit_code"])
+            rates = report["images_per_s"]
+        return rates
+
+
+def _set_up_process(**_: Any) -> None:
+    """In a process of the pool: load the models and report. Ends the process where that fails."""
+    mine = assert_installed()
+    from worker import warm  # here first: neither torch nor onnxruntime may have run before the fork
+
+    try:
+        made = warm.set_up(mine.settings)
+    except LabelmillError as exc:
+        _report(mine, {"error": exc.message, "exit_code": exc.exit_code})
+        raise SystemExit(exc.exit_code) from exc
+    except Exception as exc:
+        log.exception("the model could not be set up")
+        _report(mine, {"error": f"{type(exc).__name__}: {exc}", "exit_code": ModelFileError.exit_code})
+        raise SystemExit(ModelFileError.exit_code) from exc
+    _report(mine, {"images_per_s": made.images_per_s})
+
+
+def _report(mine: _Installed, report: dict[str, Any]) -> None:
+    text = json.dumps(report).encode()
+    if len(text) >= select.PIPE_BUF:  # only a write up to PIPE_BUF is atomic
+        text = json.dumps({**report, "error": str(report.get("error"))[:1000]}).encode()
+    os.write(mine.writer, text + b"\n")
+
+
+def _reports(reader: int) -> Iterator[dict[str, Any]]:
+    """Reports of the pool's processes as they come; one line each."""
+    line = b""
+    while byte := os.read(reader, 1):
+        if byte == b"\n":
+            yield json.loads(line)
+            line = b""
+        else:
+            line += byte
+
+
+def _watch(mine: _Installed, worker: Any) -> None:
+    """Processes that replace dead ones report too: one that cannot be set up ends the worker."""
+    from celery.worker import state
+
+    for report in _reports(mine.reader):
+        if "error" in report:
+            _failed(report["error"], report["exit_code"])
+            state.should_terminate = report["exit_code"]
+
+
+def _failed(message: str, code: int) -> SystemExit:
+    assert_installed().node.enter(State.SETUP_FAILED)
+    print(f"labelmill-worker: {message}", file=sys.stderr, flush=True)
+    return SystemExit(code)
+
+
+def _die(message: str, code: int) -> None:
+    print(f"labelmill-worker: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def _identify(settings: Settings) -> list[tuple[Any, str]]:
+    model_dir = Path(settings.model_dir) if settings.model_dir else None
+    return [loader.identify(name, model_dir=model_dir) for name in settings.models]

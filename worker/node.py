@@ -1,0 +1,126 @@
+"""The node: what a worker's main process does beside Celery. It says that the worker lives, and sweeps."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+
+import psutil
+from celery import Celery
+
+from jobs.errors import LabelmillError
+from jobs.ledger import Ledger, connect
+from jobs.patience import GONE, Patience
+from jobs.reconciler import Reconciler
+from jobs.registry import ModelInfo, Registry, WorkerInfo
+from jobs.settings import Settings
+from jobs.tickets import Bell
+from worker.models.card import ModelCard
+
+__all__ = ["Node", "State"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two signs of life, well within the registry's time to live.
+ANNOUNCE_S = 2.0
+
+
+class State(StrEnum):
+    """What a worker says of itself."""
+
+    STARTING = "STARTING"
+    READY = "READY"
+    DRAINING = "DRAINING"
+    SETUP_FAILED = "SETUP_FAILED"
+
+
+#: What may follow what.
+TRANSITIONS = {
+    State.STARTING: {State.READY, State.DRAINING, State.SETUP_FAILED},
+    State.READY: {State.DRAINING, State.SETUP_FAILED},
+    State.DRAINING: {State.DRAINING, State.SETUP_FAILED},
+    State.SETUP_FAILED: {State.SETUP_FAILED, State.DRAINING},
+}
+
+
+class Node:
+    """One worker in the registry, with the reconciler that runs in it."""
+
+    def __init__(self, app: Celery, settings: Settings, models: Sequence[tuple[ModelCard, str]]) -> None:
+        self.settings = settings
+        self.models = [ModelInfo(card.name, digest, card.version, card.labels) for card, digest in models]
+        self.state = State.STARTING
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._processes = 0
+        self._started_ms = int(time.time() * 1000)
+        self._rates: dict[str, float] = {}
+        self._app = app
+        self._stop = threading.Event()
+        self._changed = threading.Event()
+        self._patience = Patience(stop=self._stop)
+        self._threads: list[threading.Thread] = []
+
+    def start(self, name: str, processes: int, rates: dict[str, float]) -> None:
+        """READY: every process of the pool has its model. Raises nothing when Redis is gone: it waits beside."""
+        client = connect(self.settings)
+        self._registry = Registry(client, prefix=self.settings.key_prefix)
+        self._ledger = Ledger(client, prefix=self.settings.key_prefix)
+        self._reconciler = Reconciler(self._ledger, Bell(self._app), sweep_s=self.settings.sweep_s)
+        self.name = f"{name}:{os.getpid()}"
+        self._processes, self._rates = processes, rates
+        self.enter(State.READY)
+        self._thread = threading.Thread(target=self._live, name="node", daemon=True)
+        self._thread.start()
+        self._reconciler.start()
+
+    def enter(self, state: State) -> None:
+        """Change the state and say so."""
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"a worker cannot go from {self.state} to {state}")
+        self.state = state
+        self._changed.set()
+
+    def stop(self) -> None:
+        """The worker has ended: say so, and hand the sweeping on."""
+        if self._stop.is_set() or self.state is State.SETUP_FAILED:
+            return
+        self._stop.set()
+        self._changed.set()
+        self._thread.join()
+        self._reconciler.stop()
+        try:
+            self._registry.withdraw(self.name)
+        except GONE as exc:
+            log.warning("could not withdraw from the registry (%s): it will lapse", type(exc).__name__)
+
+    def report_crash(self, token: str, error: LabelmillError) -> None:
+        """A process died with a lease: no need to wait for its end."""
+        try:
+            self._ledger.crashed(token, error)
+        except GONE as exc:
+            log.warning("could not report a crash (%s): its lease will lapse", type(exc).__name__)
+
+    def _live(self) -> None:
+        try:
+            for model in self.models:
+                self._patience(lambda model=model: self._registry.publish_model(model))  # type: ignore[misc]
+            while not self._stop.is_set():
+                self._changed.clear()
+                self._patience(lambda: self._registry.announce(self._info()))
+                self._changed.wait(ANNOUNCE_S)
+        except GONE:
+            return  # asked to stop while Redis was gone
+
+    def _info(self) -> WorkerInfo:
+        me = psutil.Process()
+        rss = sum(process.memory_info().rss for process in [me, *me.children(recursive=True)])
+        models = tuple(
+            ModelInfo(m.name, m.digest, images_per_s=self._rates.get(m.name, 0.0)) for m in self.models
+        )
+        host = socket.gethostname()
+        return WorkerInfo(self.name, self.state, host, os.getpid(), self._processes, models, self._started_ms, rss)

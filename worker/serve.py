@@ -1,0 +1,48 @@
+"""``labelmill-worker serve``: a Celery worker with our settings, started by hand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from jobs.errors import LabelmillError
+from jobs.settings import Settings
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``serve``; each stands over its environment variable."""
+    parser.add_argument("--model", metavar="NAME_OR_FILE", help="what to serve; several: comma-separated [LABELMILL_MODEL]")
+    parser.add_argument("--broker", metavar="URL", help="where tickets come from [LABELMILL_BROKER_URL]")
+    parser.add_argument(
+        "--file-roots", metavar="DIR[:DIR...]", help="folders that may be read; none by default [LABELMILL_FILE_ROOTS]"
+    )
+    parser.add_argument("--concurrency", type=int, metavar="N", help="processes (or threads); default: usable cores")
+    parser.add_argument("--pool", choices=("prefork", "solo", "threads"), default="prefork", help="default: prefork")
+    parser.add_argument("--name", default=f"labelmill-{os.getpid()}@%h", help="Celery's node name; must be unique")
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code."""
+    for option, variable in (("model", "MODEL"), ("broker", "BROKER_URL"), ("file_roots", "FILE_ROOTS")):
+        value = getattr(args, option)
+        if value is not None:
+            os.environ[f"LABELMILL_{variable}"] = value
+    try:
+        Settings.from_env()  # a bad value is said in one line, before Celery reads it
+    except LabelmillError as exc:
+        print(f"labelmill-worker: {exc.message}", file=sys.stderr)
+        return exc.exit_code
+    from tasks import app
+
+    concurrency = args.concurrency or len(os.sched_getaffinity(0))
+    argv = ["worker", f"--pool={args.pool}", f"--concurrency={concurrency}", f"--hostname={args.name}"]
+    argv += [f"--loglevel={args.log_level}", "--without-gossip", "--without-mingle"]
+    try:
+        app.worker_main(argv)
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 1
+    return 0

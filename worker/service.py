@@ -1,0 +1,108 @@
+"""What a worker's process does with a message: claim, fetch, decode, predict, finish."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from jobs.errors import InvalidItemError, ItemError, LabelmillError, ModelRunError, NotFoundError, TooLargeError
+from jobs.items import Item, decode_outcomes, encode_failure, label_objects
+from jobs.ledger import Claim
+from worker.engine import Engine
+from worker.warm import Warm, current
+
+__all__ = ["BLOB", "classify_one", "serve_ticket"]
+
+log = logging.getLogger(__name__)
+
+#: Begins the reference of bytes that are kept in the ledger; the sha256 follows.
+BLOB = "blob:"
+
+
+def serve_ticket(lane: str, *, token: str) -> int:
+    """Take the next chunk of a lane and record its results; returns how many items it had, 0 where none waits."""
+    warm = current()
+    engine = warm.engine_of_lane(lane)
+    claim = warm.patience(lambda: warm.ledger.claim(lane, token, lease_s=warm.settings.lease_s))
+    if claim is None:
+        return 0
+    with warm.keeper.hold(token):
+        try:
+            _serve(warm, engine, claim)
+        except Exception as exc:  # whatever it is, it must not be lost with the chunk: bisection finds its item
+            log.exception("chunk %s of job %s failed", claim.chunk_id, claim.job)
+            error = exc if isinstance(exc, LabelmillError) else ModelRunError()
+            warm.patience(lambda: warm.ledger.crashed(token, error))
+    return len(claim.chunk.items)
+
+
+def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
+    items = claim.chunk.items
+    done = engine.run(items, _fetch(warm, claim), top_k=claim.top_k)
+    recorded = warm.patience(
+        lambda: warm.ledger.finish(
+            claim,
+            succeeded=done.succeeded,
+            failed=done.failed,
+            results=done.lines,
+            digest=engine.runtime.digest,
+        )
+    )
+    if not recorded:
+        log.warning("chunk %s of job %s came too late: dropped", claim.chunk_id, claim.job)
+
+
+def _fetch(warm: Warm, claim: Claim) -> Callable[[str], bytes]:
+    """How the items of a chunk are fetched; its blobs come in one round trip."""
+    wanted = [item.ref.removeprefix(BLOB) for item in claim.chunk.items if item.ref.startswith(BLOB)]
+    if not wanted:
+        return warm.fetcher.fetch
+    blobs = warm.patience(lambda: warm.ledger.blobs(claim.job, wanted))
+
+    def fetch(ref: str) -> bytes:
+        if not ref.startswith(BLOB):
+            return warm.fetcher.fetch(ref)
+        data = blobs.get(ref.removeprefix(BLOB))
+        if data is None:
+            raise NotFoundError("the uploaded bytes are gone")
+        return data
+
+    return fetch
+
+
+def classify_one(
+    image: str, *, model: str | None = None, top_k: int = 5, data: str | None = None
+) -> dict[str, Any]:
+    """One image, as a result line in a dict; a bad one is a failed line and raises nothing."""
+    warm = current()
+    engine = warm.engine(model or warm.settings.model_name)
+    card, digest = engine.runtime.card, engine.runtime.digest
+    item = Item(image, image)
+    try:
+        fetch = warm.fetcher.fetch if data is None else _inline(data, warm.settings.max_bytes)
+        lines = engine.run([item.checked()], fetch, top_k=max(1, int(top_k))).lines
+    except ItemError as exc:
+        lines = encode_failure(exc)
+    (outcome,) = decode_outcomes(lines)
+    if isinstance(outcome[0], str):
+        code, message = outcome
+        return {"custom_id": image, "status": "failed", "error": {"code": code, "message": message}}
+    return {
+        "custom_id": image,
+        "status": "succeeded",
+        "labels": label_objects(outcome, card.labels),
+        "model": {"name": card.name, "digest": digest},
+    }
+
+
+def _inline(data: str, max_bytes: int) -> Callable[[str], bytes]:
+    if len(data) > max_bytes * 4 // 3 + 4:
+        raise TooLargeError(f"the upload is larger than {max_bytes} bytes")
+    try:
+        raw = base64.b64decode(data, validate=True)
+    except binascii.Error as exc:
+        raise InvalidItemError("data is not base64") from exc
+    return lambda _ref: raw
