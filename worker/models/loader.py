@@ -39,7 +39,7 @@ def resolve(name_or_file: str | Path, *, model_dir: Path | None = None) -> Path:
     if path.is_file():
         return path
     folder = model_dir or default_model_dir()
-    for candidate in (folder / f"{name_or_file}{suffix}" for suffix in SUFFIXES):
+    for candidate in (folder / f"{name_or_file}{suffix}" for suffix in ("", *SUFFIXES)):
         if path.name == str(name_or_file) and candidate.is_file():
             return candidate
     raise ModelMissingError(_missing(str(name_or_file), folder))

@@ -46,8 +46,8 @@ def is_noop(name: str) -> bool:
 
 def load_noop(name: str) -> NoopRuntime:
     """``noop`` or ``noop:LABELS``; raises :class:`~jobs.errors.ModelMissingError` on any other form."""
-    _, _, labels = name.partition(":")
-    if not labels:
+    _, colon, labels = name.partition(":")
+    if not colon:
         return NoopRuntime()
     if not labels.isascii() or not labels.isdigit() or not 1 <= int(labels) <= 100_000:
         raise ModelMissingError(f"{name!r}: after 'noop:' comes a number of labels, 1 to 100000")
