@@ -65,7 +65,10 @@ class Item:
 
     def checked(self) -> Item:
         """Itself; raises :class:`InvalidItemError` where an id or a reference cannot be carried."""
-        for what, text, limit in (("custom_id", self.custom_id, MAX_ID_CHARS), ("reference", self.ref, MAX_REF_CHARS)):
+        for what, text, limit in (
+            ("custom_id", self.custom_id, MAX_ID_CHARS),
+            ("reference", self.ref, MAX_REF_CHARS),
+        ):
             if not text or len(text) > limit:
                 raise InvalidItemError(f"{what} must have 1 to {limit} characters, got {len(text)}")
             if _CONTROL.search(text):

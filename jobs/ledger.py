@@ -159,7 +159,7 @@ def connect(settings: Settings, *, retries: int = 3) -> redis.Redis:
         )
     except ValueError as exc:
         raise UsageError(f"LABELMILL_BROKER_URL or LABELMILL_LEDGER_URL: {exc}") from None
-    return cast("redis.Redis", client)
+    return client
 
 
 class Ledger:
@@ -274,6 +274,11 @@ class Ledger:
         """Up to ``limit`` closed chunks after a stream entry's id."""
         raw = self.redis.xrange(self.key(job, "results"), min=f"({after}", count=limit)
         return [_entry(*pair) for pair in cast("list[tuple[bytes, dict[bytes, bytes]]]", raw)]
+
+    def wait_for_entry(self, job: str, *, after: str, timeout_s: float) -> bool:
+        """Wait until a chunk is closed after a stream entry's id; False when none was in time."""
+        stream = {self.key(job, "results"): after}
+        return bool(self.redis.xread(cast("dict[Any, Any]", stream), count=1, block=max(1, int(timeout_s * 1000))))
 
     def superseded(self, job: str) -> dict[str, frozenset[int]]:
         """Positions that were retried, by stream entry; readers pass them over."""

@@ -1,8 +1,8 @@
 """Who is alive and which models are served: what workers say of themselves, in Redis.
 
-    <prefix>worker:<node>    hash, expires when its worker stops saying that it lives
-    <prefix>workers          set of nodes that ever said so and were not seen to end
-    <prefix>model:<digest>   string JSON of name, version and labels, so that producers can name the classes
+<prefix>worker:<node>    hash, expires when its worker stops saying that it lives
+<prefix>workers          set of nodes that ever said so and were not seen to end
+<prefix>model:<digest>   string JSON of name, version and labels, so that producers can name the classes
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def _worker(node: str, raw: Mapping[bytes, bytes]) -> WorkerInfo:
         host=raw[b"host"].decode(),
         pid=int(raw[b"pid"]),
         processes=int(raw[b"processes"]),
-        models=tuple(ModelInfo(m["name"], m["digest"], images_per_s=m["images_per_s"]) for m in orjson.loads(raw[b"models"])),
+        models=tuple(
+            ModelInfo(m["name"], m["digest"], images_per_s=m["images_per_s"]) for m in orjson.loads(raw[b"models"])
+        ),
         started_ms=int(raw[b"started_ms"]),
         rss_bytes=int(raw[b"rss_bytes"]),
     )

@@ -104,7 +104,9 @@ class Settings:
         """The URL of the ledger's Redis, in redis-py's words."""
         url = self.ledger_url or self.broker_url
         if not url.startswith(("redis://", "rediss://", "redis+socket://", "unix://")):
-            raise UsageError("LABELMILL_LEDGER_URL must name a Redis when the broker is none: the ledger lives in Redis")
+            raise UsageError(
+                "LABELMILL_LEDGER_URL must name a Redis when the broker is none: the ledger lives in Redis"
+            )
         return re.sub(r"^redis\+socket://", "unix://", url).replace("?virtual_host=", "?db=")
 
     @property

@@ -78,9 +78,7 @@ class Engine:
             failed += bad
         return ChunkResult(b"\n".join(lines), len(items) - failed, failed)
 
-    def _run_batch(
-        self, items: Sequence[Item], fetch: Callable[[str], bytes], top_k: int
-    ) -> tuple[bytes, int]:
+    def _run_batch(self, items: Sequence[Item], fetch: Callable[[str], bytes], top_k: int) -> tuple[bytes, int]:
         if not self.runtime.decodes:
             return self._predict(np.zeros((len(items), 1, 1, 3), np.uint8), top_k).lines(), 0
         images: list[Images] = []
@@ -119,4 +117,3 @@ class Engine:
         if len(scores) != len(images):
             raise ModelRunError(f"the model gave {len(scores)} answers for {len(images)} images")
         return top(scores, top_k)
-

@@ -119,8 +119,6 @@ class Node:
     def _info(self) -> WorkerInfo:
         me = psutil.Process()
         rss = sum(process.memory_info().rss for process in [me, *me.children(recursive=True)])
-        models = tuple(
-            ModelInfo(m.name, m.digest, images_per_s=self._rates.get(m.name, 0.0)) for m in self.models
-        )
+        models = tuple(ModelInfo(m.name, m.digest, images_per_s=self._rates.get(m.name, 0.0)) for m in self.models)
         host = socket.gethostname()
         return WorkerInfo(self.name, self.state, host, os.getpid(), self._processes, models, self._started_ms, rss)

@@ -14,10 +14,14 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``serve``; each stands over its environment variable."""
-    parser.add_argument("--model", metavar="NAME_OR_FILE", help="what to serve; several: comma-separated [LABELMILL_MODEL]")
+    parser.add_argument(
+        "--model", metavar="NAME_OR_FILE", help="what to serve; several: comma-separated [LABELMILL_MODEL]"
+    )
     parser.add_argument("--broker", metavar="URL", help="where tickets come from [LABELMILL_BROKER_URL]")
     parser.add_argument(
-        "--file-roots", metavar="DIR[:DIR...]", help="folders that may be read; none by default [LABELMILL_FILE_ROOTS]"
+        "--file-roots",
+        metavar="DIR[:DIR...]",
+        help="folders that may be read; none by default [LABELMILL_FILE_ROOTS]",
     )
     parser.add_argument("--concurrency", type=int, metavar="N", help="processes (or threads); default: usable cores")
     parser.add_argument("--pool", choices=("prefork", "solo", "threads"), default="prefork", help="default: prefork")

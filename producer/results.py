@@ -1,0 +1,77 @@
+"""Results of a job as they come: from the ledger's stream to :class:`~jobs.items.Result`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from jobs.items import Result, decode_chunk, decode_outcomes, label_objects
+from jobs.ledger import Entry, Ledger
+from jobs.patience import Patience
+from jobs.registry import ModelInfo, Registry
+
+__all__ = ["ResultReader"]
+
+#: Closed chunks read in one round trip.
+PAGE = 100
+
+
+class ResultReader:
+    """Reads a job's results from a cursor on. The cursor is the id of the last stream entry that was read."""
+
+    def __init__(self, ledger: Ledger, registry: Registry, job: str, *, patience: Patience | None = None) -> None:
+        self.ledger = ledger
+        self.registry = registry
+        self.job = job
+        self._patience = patience or Patience()
+        self._models: dict[str, ModelInfo] = {}
+
+    def pages(self, after: str = "0-0", *, wait_s: float = 1.0) -> Iterator[tuple[str, list[Result]]]:
+        """Each page with the cursor behind it, until the job has ended.
+
+        While nothing new is there, an empty page comes every ``wait_s``, so that the caller can look around.
+        """
+        while True:
+            ended, page = self._patience(partial(self._read, after))
+            if page:
+                after = page[-1].id
+                yield after, self._patience(partial(self._results, page))
+            elif ended:
+                return
+            else:
+                yield after, []
+                self._patience(partial(self.ledger.wait_for_entry, self.job, after=after, timeout_s=wait_s))
+
+    def _read(self, after: str) -> tuple[bool, list[Entry]]:
+        ended = self.ledger.status(self.job).ended  # asked first: what is read after it is complete
+        return ended, self.ledger.entries(self.job, after=after, limit=PAGE)
+
+    def _results(self, page: list[Entry]) -> list[Result]:
+        superseded = self.ledger.superseded(self.job)
+        return [
+            result
+            for entry in page
+            for result in self._expand(entry)
+            if result.position not in superseded.get(entry.id, ())
+        ]
+
+    def _expand(self, entry: Entry) -> Iterator[Result]:
+        items = decode_chunk(entry.payload).items
+        if entry.status:
+            for position, item in enumerate(items):
+                yield Result(item.custom_id, entry.status, fields=item.fields, entry=entry.id, position=position)
+            return
+        info = self._model(entry.digest)
+        model = {"name": info.name, "digest": entry.digest}
+        for position, (item, outcome) in enumerate(zip(items, decode_outcomes(entry.results), strict=True)):
+            if isinstance(outcome[0], str):
+                error = {"code": outcome[0], "message": outcome[1]}
+                status, labels, by = "failed", None, None
+            else:
+                status, labels, by, error = "succeeded", label_objects(outcome, info.labels), model, None
+            yield Result(item.custom_id, status, labels, by, error, item.fields, entry.id, position)
+
+    def _model(self, digest: str) -> ModelInfo:
+        if digest not in self._models:
+            self._models[digest] = self.registry.model(digest) or ModelInfo("unknown", digest)
+        return self._models[digest]
