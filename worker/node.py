@@ -74,6 +74,8 @@ class Node:
         self.name = f"{name}:{os.getpid()}"
         self._processes, self._rates = processes, rates
         self.enter(State.READY)
+        served = ", ".join(f"{model.name} {model.digest[:19]}" for model in self.models)
+        log.info("READY: %s, %d processes", served, processes)
         self._thread = threading.Thread(target=self._live, name="node", daemon=True)
         self._thread.start()
         self._reconciler.start()

@@ -40,13 +40,9 @@ def run(args: argparse.Namespace) -> int:
     except LabelmillError as exc:
         print(f"labelmill-worker: {exc.message}", file=sys.stderr)
         return exc.exit_code
-    from tasks import app
+    from celery.bin.celery import celery
 
     concurrency = args.concurrency or len(os.sched_getaffinity(0))
-    argv = ["worker", f"--pool={args.pool}", f"--concurrency={concurrency}", f"--hostname={args.name}"]
-    argv += [f"--loglevel={args.log_level}", "--without-gossip", "--without-mingle"]
-    try:
-        app.worker_main(argv)
-    except SystemExit as exc:
-        return exc.code if isinstance(exc.code, int) else 1
-    return 0
+    argv = ["--quiet", "--app=tasks", "worker", f"--pool={args.pool}", f"--concurrency={concurrency}"]
+    argv += [f"--hostname={args.name}", f"--loglevel={args.log_level}", "--without-gossip", "--without-mingle"]
+    return int(celery.main(args=argv, prog_name="celery", standalone_mode=False) or 0)

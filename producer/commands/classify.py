@@ -112,7 +112,7 @@ def _classify(job: Job, source: Files, writers: list[Writer], watch: Watch) -> C
     def send() -> None:
         try:
             job.send(source)
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - raised again in the main thread
             failures.append(exc)
 
     sender = threading.Thread(target=send, name="sender", daemon=True)
