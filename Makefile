@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := embedded,onnx,torch,export,parquet,dev
 
-.PHONY: setup demo test lint format clean help
+.PHONY: help setup model demo lint format test clean
+.DEFAULT_GOAL := help
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -17,6 +18,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
+model: setup     ## make the default model (once; it stays in the user's cache folder)
+	@$(BIN)/labelmill-worker prepare efficientnet-lite0
+
+demo: model      ## classify examples/photos with a real model through Redis and Celery
+	$(BIN)/labelmill classify examples/photos --table --output build/demo/results.jsonl
+
 lint: setup      ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -26,7 +33,7 @@ format: setup    ## put the source into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup      ## every test but the slow ones
+test: model      ## every test but the slow ones
 	$(BIN)/python -m pytest
 
 clean:           ## remove what setup and runs made
