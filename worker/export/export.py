@@ -2,86 +2,115 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from jobs.errors import ExportError
-from worker.export.classifier import as_classifier
+from worker.export.classifier import ImageClassifier, as_classifier
+from worker.export.compare import eager, largest_difference
 from worker.export.files import written_whole
-from worker.export.probes import image_batches
+from worker.export.onnx import OPSET, to_onnx
+from worker.export.probes import image_probes
+from worker.export.torchscript import save_torchscript, to_torchscript
 from worker.models import golden, loader
 from worker.models.card import ModelCard
-from worker.models.runtime import Runtime, Scores
+from worker.models.tensors import check_scores
 
-__all__ = ["ATOL", "RTOL", "ExportReport", "export_classifier"]
+__all__ = ["FORMATS", "ExportReport", "export_classifier"]
 
-#: How far the exported model's scores may be from the module's.
-RTOL, ATOL = 1e-3, 1e-5
+#: What a network can be exported to.
+FORMATS = ("onnx", "torchscript")
+#: Names of an exported classifier's one input and one output.
+INPUT_NAME, OUTPUT_NAME = "images", "scores"
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how near to the module it is (largest absolute difference of a score)."""
+    """What was written, how, and how near to the module it is (largest absolute difference of a score)."""
 
     path: Path
     digest: str
     method: str
     largest_difference: float
+    note: str = ""
 
 
 def export_classifier(
-    network: nn.Module, card: ModelCard, target: Path, *, file_format: str = "onnx", method: str = "auto"
+    network: nn.Module,
+    card: ModelCard,
+    target: Path,
+    *,
+    file_format: str = "onnx",
+    method: str = "auto",
+    opset: int = OPSET,
 ) -> ExportReport:
     """Write ``target`` and compare it with the network on inputs made to differ; nothing is left on failure.
 
-    ``network`` maps normalised ``float32[N, 3, H, W]`` to logits. ``file_format`` is ``onnx`` or
-    ``torchscript``.
-    Raises :class:`~jobs.errors.ExportError`.
+    ``network`` maps normalised ``float32[N, 3, H, W]`` to logits ``float32[N, C]``. ``file_format`` is ``onnx``
+    or ``torchscript``; ``method`` is ``auto``, ``trace`` or ``script``.
+    Raises :class:`~jobs.errors.ExportError`, and :class:`~jobs.errors.ModelCardError` where the labels do not
+    match the outputs.
     """
     classifier = as_classifier(network, card)
-    size = card.preprocessing.size
-    images = torch.from_numpy(golden.golden_images(*size))
-    card = replace(card, golden=golden.make(_eager(classifier, images)))
+    height, width = card.preprocessing.size
+    probes = image_probes(height, width)
+    card = replace(card, golden=_golden(classifier, height, width, card))
     with written_whole(target) as partial:
-        method = _write(classifier, card, images, partial, file_format=file_format, method=method)
-        largest = _proved(classifier, loader.load(partial))
-    return ExportReport(target, loader.digest(target), method, largest)
+        report = _write(classifier, card, probes, partial, file_format=file_format, method=method, opset=opset)
+        runtime = loader.load(partial)
+        largest = largest_difference(classifier, _predictor(runtime), probes)
+        golden.verify(runtime)
+    return replace(
+        report, path=target, digest=runtime.digest, largest_difference=max(largest, report.largest_difference)
+    )
 
 
 def _write(
-    classifier: nn.Module, card: ModelCard, images: Tensor, target: Path, *, file_format: str, method: str
-) -> str:
-    if file_format == "onnx":
-        from worker.export.onnx import save_onnx
+    classifier: ImageClassifier,
+    card: ModelCard,
+    probes: Sequence[tuple[Tensor, ...]],
+    target: Path,
+    *,
+    file_format: str,
+    method: str,
+    opset: int,
+) -> ExportReport:
+    """The example is a probe of two images: with one, torch.export would take the batch for fixed."""
+    example = next(probe for probe in probes if len(probe[0]) == 2)
+    if file_format == "torchscript":
+        made = to_torchscript(classifier, example, method=method, probes=probes)
+        save_torchscript(made.module, card, target)
+        return ExportReport(target, "", made.method, made.largest_difference, made.note)
+    export = to_onnx(
+        classifier,
+        example,
+        target,
+        input_names=[INPUT_NAME],
+        output_names=[OUTPUT_NAME],
+        opset=opset,
+        method=method,
+        probes=probes,
+        card=card,
+    )
+    return ExportReport(target, "", export.method, export.largest_difference, export.note)
 
-        save_onnx(classifier, card, images[:2], target)
-        return "onnx"
-    from worker.export.torchscript import save_torchscript
 
-    return save_torchscript(classifier, card, images[:2], target, method=method)
-
-
-def _proved(classifier: nn.Module, runtime: Runtime) -> float:
-    """The largest difference over all probes; raises unless every one is within tolerance."""
-    largest = 0.0
-    for batch in image_batches(*runtime.card.preprocessing.size):
-        expected = _eager(classifier, torch.from_numpy(batch))
-        scores = runtime.predict(batch)
-        largest = max(largest, float(np.abs(scores - expected).max()))
-        if not np.allclose(scores, expected, rtol=RTOL, atol=ATOL):
-            raise ExportError(
-                f"the exported {runtime.card.name} answers differently from the module: largest difference "
-                f"{largest:.2g} at batch size {len(batch)}, allowed {ATOL:g} + {RTOL:g} x score"
-            )
-    golden.verify(runtime)
-    return largest
+def _golden(classifier: ImageClassifier, height: int, width: int, card: ModelCard) -> dict[str, Any]:
+    images = torch.from_numpy(golden.golden_images(height, width))
+    try:
+        (scores,) = eager(classifier, (images,))
+    except Exception as exc:
+        raise ExportError(
+            f"the module fails on a batch of images of {height} x {width}: {type(exc).__name__}: {exc}"
+        ) from exc
+    check_scores(scores, card, len(scores))
+    return golden.make(scores)
 
 
-def _eager(classifier: nn.Module, images: Tensor) -> Scores:
-    with torch.inference_mode():
-        scores: Scores = classifier(images).numpy()
-    return scores
+def _predictor(runtime: Any) -> Any:
+    return lambda images: runtime.predict(images.numpy())

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from jobs.errors import ModelFileError, ModelMissingError
-from worker.models.card import ModelCard
 from worker.models.loader import default_model_dir, digest
-from worker.models.reader import read_card
+from worker.models.reader import SUFFIX, Format, read_card
 
-__all__ = ["DEFAULT_MODEL", "PREPARED", "SUFFIX", "prepare"]
+__all__ = ["DEFAULT_MODEL", "PREPARED", "prepare"]
 
 DEFAULT_MODEL = "efficientnet-lite0"
 #: Models that are made from what is installed, without a download.
 PREPARED = ("cifar10-cnn", "efficientnet-lite0")
-#: Ending of the files of each format.
-SUFFIX = {"onnx": ".onnx", "torchscript": ".pt"}
 #: Raised when the same weights would give another file, so that files of the old way are made anew.
 RECIPE = 1
 
 
-def prepare(name: str = DEFAULT_MODEL, *, file_format: str = "onnx", model_dir: Path | None = None) -> Path:
+def prepare(name: str = DEFAULT_MODEL, *, file_format: Format = "onnx", model_dir: Path | None = None) -> Path:
     """The path of the model's file, made if it is not there or was made another way.
 
     Imports torch only when it makes something. Raises :class:`~jobs.errors.ModelFileError`.
@@ -56,21 +52,9 @@ def _is_current(target: Path, source: str) -> bool:
         return False
 
 
-def _make(name: str, source: str, target: Path, file_format: str) -> None:
+def _make(name: str, source: str, target: Path, file_format: Format) -> None:
     from worker.export.export import export_classifier
+    from worker.export.zoo import architecture
 
-    network, card = _build(name)
+    network, card = architecture(name)
     export_classifier(network, replace(card, source=source), target, file_format=file_format)
-
-
-def _build(name: str) -> tuple[Any, ModelCard]:
-    if name == DEFAULT_MODEL:
-        from worker.export.efficientnet import efficientnet_lite0
-
-        return efficientnet_lite0()
-    from worker.export import cifar10
-    from worker.export.weights_file import load_weights
-
-    network = cifar10.Cifar10CNN()
-    load_weights(network, cifar10.WEIGHTS)
-    return network, ModelCard(name=name, labels=cifar10.CLASSES, preprocessing=cifar10.PREPROCESSING)

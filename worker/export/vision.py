@@ -22,9 +22,7 @@ from jobs.errors import ExportError
 __all__ = ["imagenet_labels", "vision"]
 
 #: Operators for which torchvision registers shapes on import.
-SCHEMAS = tuple(
-    f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms")
-)
+SCHEMAS = tuple(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms"))
 
 
 @cache

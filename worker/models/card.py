@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jobs.errors import ModelCardError
 
@@ -23,6 +23,11 @@ Activation = Literal["softmax", "sigmoid", "none"]
 InputKind = Literal["uint8_nhwc", "float32_nchw"]
 OutputKind = Literal["scores", "logits"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ModelCardError(f"model card: {key} is {value!r}; one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,21 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     color_order: Literal["RGB", "BGR"] = "RGB"
     scaled_decode: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ModelCardError("preprocessing: mean and std are three numbers each, std above 0")
+        _one_of("interpolation", self.interpolation, get_args(Interpolation))
+        _one_of("color_order", self.color_order, ("RGB", "BGR"))
+        lengths = [self.resize] if isinstance(self.resize, int) else [*(self.resize or ())]
+        if any(not isinstance(length, int) or length < 1 for length in (*lengths, *(self.crop or ()))):
+            raise ModelCardError("preprocessing: resize and crop are whole numbers of pixels, 1 or more")
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Preprocessing:
+        """From parsed JSON, where tuples are lists; raises TypeError on an unknown key."""
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+        return cls(**values)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -78,6 +98,13 @@ class ModelCard:
     top_k: int = 5
     golden: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        _one_of("activation", self.activation, get_args(Activation))
+        _one_of("input", self.input, get_args(InputKind))
+        _one_of("output", self.output, get_args(OutputKind))
+        if not self.labels or not self.name or self.top_k < 1:
+            raise ModelCardError("a model card needs a name, at least one label and a top_k of 1 or more")
+
     def with_name(self, name: str) -> ModelCard:
         """The same card under another name."""
         return replace(self, name=name)
@@ -94,11 +121,8 @@ class ModelCard:
             schema = raw.pop("schema")
             if schema != SCHEMA:
                 raise ModelCardError(f"model card of schema {schema!r}; this version reads {SCHEMA}")
-            prep = raw.pop("preprocessing")
-            for key in ("resize", "crop", "mean", "std"):
-                if isinstance(prep.get(key), list):
-                    prep[key] = tuple(prep[key])
+            prep = Preprocessing.from_dict(raw.pop("preprocessing"))
             labels = tuple(str(label) for label in raw.pop("labels"))
-            return cls(labels=labels, preprocessing=Preprocessing(**prep), **raw)
+            return cls(labels=labels, preprocessing=prep, **raw)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise ModelCardError(f"model card cannot be read: {type(exc).__name__}: {exc}") from exc

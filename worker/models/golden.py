@@ -74,9 +74,7 @@ def _compare(runtime: Runtime, expected: Scores, scores: Scores, rtol: float, at
 def _read(sample: dict[str, Any], runtime: Runtime) -> tuple[Images, Scores, float, float]:
     try:
         if sample["generator"] != GENERATOR:
-            raise ModelCardError(
-                f"golden sample of generator {sample['generator']!r}; this version makes {GENERATOR}"
-            )
+            raise ModelCardError(f"golden sample of generator {sample['generator']!r}; this version makes {GENERATOR}")
         kinds = tuple((str(kind), int(seed)) for kind, seed in sample["images"])
         images = golden_images(*runtime.card.preprocessing.size, kinds)
         scores = np.frombuffer(base64.b64decode(sample["scores"]), "<f4").astype(np.float32)

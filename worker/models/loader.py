@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs.errors import ModelMissingError, ModelUnsupportedError
 from worker.models.card import ModelCard
 from worker.models.noop import NOOP, is_noop, load_noop
-from worker.models.reader import file_format, read_card
+from worker.models.reader import SUFFIX, file_format, read_card
 from worker.models.runtime import Runtime
 
 __all__ = ["MODEL_DIR_VARIABLE", "default_model_dir", "digest", "identify", "load", "read_card", "resolve"]
@@ -17,7 +17,7 @@ __all__ = ["MODEL_DIR_VARIABLE", "default_model_dir", "digest", "identify", "loa
 #: The environment variable that names the folder of prepared models.
 MODEL_DIR_VARIABLE = "LABELMILL_MODEL_DIR"
 #: What a name may be completed with, in the order in which the files are looked for.
-SUFFIXES = (".onnx", ".pt", ".pt2")
+SUFFIXES = tuple(SUFFIX.values())
 #: Bytes read at a time when a file's digest is taken.
 BLOCK_BYTES = 2**20
 
@@ -98,8 +98,6 @@ def load(
 def _missing(name: str, folder: Path) -> str:
     if "/" in name or name.endswith(SUFFIXES):
         return f"no such model file: {name}"
-    found = (
-        sorted({path.stem for path in folder.glob("*") if path.suffix in SUFFIXES}) if folder.is_dir() else []
-    )
+    found = sorted({path.stem for path in folder.glob("*") if path.suffix in SUFFIXES}) if folder.is_dir() else []
     there = ", ".join([*found, NOOP])
     return f"no model {name!r} in {folder} (there: {there}); make it: labelmill-worker prepare {name}"

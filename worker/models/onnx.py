@@ -52,9 +52,7 @@ class OnnxRuntime:
         return to_scores(output, self.card)
 
 
-def load_onnx(
-    path: Path, card: ModelCard, digest: str, *, threads: int = 1, device: str = "cpu"
-) -> OnnxRuntime:
+def load_onnx(path: Path, card: ModelCard, digest: str, *, threads: int = 1, device: str = "cpu") -> OnnxRuntime:
     """A session for the file, checked against its card.
 
     Raises a :class:`~jobs.errors.ModelFileError` of the class that fits: corrupt, unsupported, of a fixed
@@ -85,9 +83,7 @@ def open_session(path: Path, *, threads: int = 1, device: str = "cpu") -> ort.In
     except ort_errors.InvalidProtobuf as exc:
         raise ModelCorruptError(f"{path}: no whole ONNX file; export it or copy it again") from exc
     except Exception as exc:
-        raise ModelUnsupportedError(
-            f"{path}: onnxruntime {ort.__version__} cannot run it: {_first_line(exc)}"
-        ) from exc
+        raise ModelUnsupportedError(f"{path}: onnxruntime {ort.__version__} cannot run it: {_first_line(exc)}") from exc
 
 
 def _check_input(session: ort.InferenceSession, card: ModelCard, path: Path) -> None:
@@ -98,8 +94,7 @@ def _check_input(session: ort.InferenceSession, card: ModelCard, path: Path) -> 
     (node,) = inputs
     if node.type != _INPUT_TYPES[card.input]:
         raise ModelCardError(
-            f"{path}: the card says {card.input} but the input {node.name!r} is a {node.type}; "
-            "mend 'input' in the card"
+            f"{path}: the card says {card.input} but the input {node.name!r} is a {node.type}; mend 'input' in the card"
         )
     height, width = card.preprocessing.size
     wanted = [None, height, width, 3] if card.input == "uint8_nhwc" else [None, 3, height, width]
@@ -120,9 +115,7 @@ def _check_output(session: ort.InferenceSession, card: ModelCard, path: Path) ->
     node = session.get_outputs()[0]
     shape = node.shape
     if node.type != "tensor(float)":
-        raise ModelCardError(
-            f"{path}: the output {node.name!r} is a {node.type}; a worker takes float32 scores"
-        )
+        raise ModelCardError(f"{path}: the output {node.name!r} is a {node.type}; a worker takes float32 scores")
     if shape and len(shape) == 2 and isinstance(shape[1], int):
         check_scores(np.empty((1, shape[1]), np.float32), card, 1)
         return

@@ -12,9 +12,11 @@ from worker.models.card import CARD_KEY, SCHEMA, ModelCard
 from worker.models.labels import parse_labels, read_labels
 from worker.models.onnx_header import read_onnx_header
 
-__all__ = ["Format", "file_format", "read_card", "sidecar_path"]
+__all__ = ["SUFFIX", "Format", "file_format", "read_card", "sidecar_path"]
 
 Format = Literal["onnx", "torchscript", "torch_export"]
+#: Ending of the files of each format; the contents decide, not the ending.
+SUFFIX: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch_export": ".pt2"}
 
 #: Keys that a side-car JSON may leave out, and what a plain file is taken to be.
 PLAIN = {"input": "float32_nchw", "output": "logits", "version": "1"}
@@ -35,9 +37,7 @@ def read_card(path: Path) -> ModelCard:
             "and preprocessing, give --labels, or export the model with labelmill-worker export"
         )
     if embedded is not None and sidecar.exists():
-        raise ModelCardError(
-            f"{path} carries a model card and {sidecar.name} lies beside it; remove the latter"
-        )
+        raise ModelCardError(f"{path} carries a model card and {sidecar.name} lies beside it; remove the latter")
     return ModelCard.from_json(embedded) if embedded is not None else _from_sidecar(path, sidecar)
 
 

@@ -1,0 +1,30 @@
+"""``labelmill-worker prepare``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from worker.export.prepare import DEFAULT_MODEL, PREPARED, prepare
+from worker.models.loader import MODEL_DIR_VARIABLE, default_model_dir
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument(
+        "name", nargs="?", default=DEFAULT_MODEL, help=f"{' or '.join(PREPARED)} (default: {DEFAULT_MODEL})"
+    )
+    parser.add_argument("--format", choices=("onnx", "torchscript"), default="onnx", help="default: onnx")
+    parser.add_argument(
+        "--model-dir",
+        type=Path,
+        help=f"where to put it (${MODEL_DIR_VARIABLE}; default: {default_model_dir()})",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the path of the model's file; make it if it is not there."""
+    print(prepare(args.name, file_format=args.format, model_dir=args.model_dir))
+    return 0
