@@ -96,7 +96,7 @@ class Settings:
             try:
                 values[setting.name] = setting.metadata["parse"](raw)
             except ValueError as exc:
-                raise UsageError(f"{name}={mask_url(raw)!r}: {exc}") from None
+                raise UsageError(mask_url(f"{name}={raw!r}: {exc}")) from None
         return cls(**values)
 
     @property

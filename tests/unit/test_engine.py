@@ -1,0 +1,122 @@
+"""The engine: items in, one line each out, bad ones apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from jobs.errors import CorruptImageError, ModelRunError
+from jobs.items import Item, decode_outcomes
+from worker.engine import Engine, top
+from worker.models.card import ModelCard
+from worker.models.loader import load
+from worker.models.runtime import Images, Scores
+
+LABELS = 4
+
+
+class Brightness:
+    """A model that can be reckoned by hand: the image's first grey level says which label wins; 255 makes it raise."""
+
+    decodes = True
+    digest = "sha256:00"
+    card = ModelCard("brightness", tuple("abcd"))
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def predict(self, images: Images) -> Scores:
+        self.batches.append(len(images))
+        levels = images[:, 0, 0, 0]
+        if (levels == 255).any():
+            raise ModelRunError
+        return np.eye(LABELS, dtype=np.float32)[levels % LABELS]
+
+
+def decode(data: bytes) -> Images:
+    if data == b"bad":
+        raise CorruptImageError("cut short")
+    return np.full((2, 2, 3), int(data), np.uint8)
+
+
+def items(*contents: str) -> list[Item]:
+    return [Item(str(i), content) for i, content in enumerate(contents)]
+
+
+def fetch(ref: str) -> bytes:
+    return ref.encode()
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine(Brightness(), decode, batch_size=3)
+
+
+def test_every_item_gets_its_line_in_order(engine: Engine) -> None:
+    result = engine.run(items("0", "1", "2", "3", "0"), fetch, top_k=1)
+    assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [0, 1, 2, 3, 0]
+    assert (result.succeeded, result.failed) == (5, 0)
+
+
+def test_bad_items_fail_alone(engine: Engine) -> None:
+    result = engine.run(items("bad", "1", "bad", "3", "bad"), fetch, top_k=1)
+    outcomes = list(decode_outcomes(result.lines))
+    assert outcomes == [
+        ["corrupt_image", "cut short"],
+        [1, 10_000],
+        ["corrupt_image", "cut short"],
+        [3, 10_000],
+        ["corrupt_image", "cut short"],
+    ]
+    assert (result.succeeded, result.failed) == (2, 3)
+
+
+def test_a_batch_on_which_the_model_raises_is_tried_item_by_item(engine: Engine) -> None:
+    result = engine.run(items("1", "255", "2"), fetch, top_k=1)
+    assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [1, "model_error", 2]
+    assert (result.succeeded, result.failed) == (2, 1)
+
+
+def test_batches_are_no_larger_than_the_best_size(engine: Engine) -> None:
+    engine.run(items(*"0123012"), fetch, top_k=1)
+    assert engine.runtime.batches == [3, 3, 1]  # type: ignore[attr-defined]
+
+
+def test_a_model_that_answers_for_fewer_images_fails_them_instead_of_shifting_labels() -> None:
+    class Short(Brightness):
+        def predict(self, images: Images) -> Scores:
+            return super().predict(images)[:-1]
+
+    result = Engine(Short(), decode, batch_size=3).run(items("0", "1"), fetch, top_k=1)
+    assert [outcome[0] for outcome in decode_outcomes(result.lines)] == ["model_error", "model_error"]
+
+
+def test_noop_neither_fetches_nor_decodes() -> None:
+    def refuse(_: object) -> bytes:
+        raise AssertionError
+
+    result = Engine(load("noop"), refuse, batch_size=32).run(items("x", "y"), refuse, top_k=2)  # type: ignore[arg-type]
+    assert list(decode_outcomes(result.lines)) == [[0, 5000, 1, 2500]] * 2
+
+
+def naive_top(row: Scores, k: int) -> list[tuple[int, int]]:
+    ranked = sorted(((-round(float(score) * 10_000), index) for index, score in enumerate(row)))
+    return [(index, -units) for units, index in ranked[:k]]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 1000])
+@pytest.mark.parametrize("k", [1, 5, 1000])
+def test_top_is_what_sorting_everything_would_give(classes: int, k: int) -> None:
+    scores = np.random.default_rng(classes).dirichlet(np.ones(classes) * 0.05, 7).astype(np.float32)
+    found = top(scores, k)
+    for row, indices, units in zip(scores, found.indices, found.units, strict=True):
+        assert list(zip(indices.tolist(), units.tolist(), strict=True)) == naive_top(row, k)
+
+
+@pytest.mark.parametrize("order", [lambda x: x, lambda x: x[::-1]])
+def test_noise_in_the_last_bits_never_swaps_two_labels(order: Callable[[Scores], Scores]) -> None:
+    noise = np.float32([0, 1e-7, 2e-7])
+    scores = (np.float32([0.33, 0.33, 0.33]) + order(noise))[np.newaxis]
+    assert top(scores, 3).indices.tolist() == [[0, 1, 2]]

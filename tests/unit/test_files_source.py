@@ -1,0 +1,73 @@
+"""Folders and files as a source."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import SourceError
+from jobs.items import Item
+from producer.sources import files
+from producer.sources.files import Files
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_one_folder_gives_paths_relative_to_it_in_order_of_their_names(tmp_path: Path) -> None:
+    touch(tmp_path / "b.jpg", tmp_path / "a.PNG", tmp_path / "sub/c.webp", tmp_path / "notes.txt", tmp_path / ".h.jpg")
+    source = Files([tmp_path])
+    assert list(source) == [Item(name, f"{tmp_path}/{name}") for name in ("a.PNG", "b.jpg", "sub/c.webp")]
+    assert source.base == str(tmp_path)
+
+
+def test_several_names_keep_ids_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "a/x.jpg", tmp_path / "b/x.jpg", tmp_path / "c.any")
+    monkeypatch.chdir(tmp_path)
+    assert [item.custom_id for item in Files(["a", "./b", "c.any"])] == ["a/x.jpg", "b/x.jpg", "c.any"]
+
+
+@pytest.mark.parametrize("names", [("a", "a/sub"), ("a", "./a"), ("a/sub/x.jpg", "a")])
+def test_a_name_that_is_part_of_another_is_refused(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "a/sub/x.jpg")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match="named twice"):
+        Files(names)
+
+
+def test_a_name_that_only_begins_like_another_is_welcome(tmp_path: Path) -> None:
+    touch(tmp_path / "a/x.jpg", tmp_path / "ab/x.jpg")
+    assert len(list(Files([tmp_path / "a", tmp_path / "ab"]))) == 2
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no such file or folder: .*missing"):
+        Files([tmp_path / "missing"])
+
+
+def test_links_to_folders_are_not_followed_so_that_walks_end(tmp_path: Path) -> None:
+    touch(tmp_path / "x.jpg")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert [item.custom_id for item in Files([tmp_path])] == ["x.jpg"]
+
+
+def test_a_name_that_cannot_travel_becomes_an_item_that_fails(tmp_path: Path) -> None:
+    os.close(os.open(os.fsencode(tmp_path) + b"/\xff\n.jpg", os.O_CREAT))
+    (item,) = Files([tmp_path])
+    assert item.checked() == Item("\\xff\\x0a.jpg", "invalid:\\xff\\x0a.jpg")
+
+
+def test_a_folder_too_large_to_sort_is_complete_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "SORT_LIMIT", 3)
+    names = {f"{i}.jpg" for i in range(10)}
+    touch(*(tmp_path / name for name in names))
+    found = [item.custom_id for item in Files([tmp_path])]
+    assert len(found) == len(names)
+    assert set(found) == names
