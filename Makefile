@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := embedded,onnx,torch,export,parquet,web,dev
+EXTRAS := embedded,onnx,torch,export,parquet,s3,web,dev
 
 .PHONY: help setup model demo lint format test clean
 .DEFAULT_GOAL := help
