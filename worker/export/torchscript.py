@@ -162,6 +162,8 @@ def script_module(module: nn.Module) -> Any:
         try:
             return torch.jit.script(module)
         except Exception as exc:
+            # torch keeps the half-made class; the next attempt on it would fail with "Can't redefine method".
+            torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
             raise ScriptError(
                 f"{type(module).__name__} cannot be scripted: {_script_reason(exc)}; use --method trace, or auto to "
                 "script the parts that can be, or --format onnx"
