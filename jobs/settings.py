@@ -81,6 +81,10 @@ class Settings:
     expires_s: float = _setting(7 * 86_400.0, _seconds, "what is queued this long after its job was made expires")
     retention_s: float = _setting(7 * 86_400.0, _seconds, "how long an ended job and its results are kept")
     backlog_limit: int = _setting(2_000_000, _count, "items of one job that wait before its producer does")
+    cache_ttl_s: float = _setting(86_400.0, _seconds, "how long results are kept by content, for jobs with --cache")
+    cache_entries: int = _setting(500_000, _count, "results kept by content, for each model")
+    webhook_hosts: tuple[str, ...] = _setting((), _names, "hosts that workers may call at a job's end, comma-separated")
+    webhook_secret: str = _setting("", _text, "signs webhooks; never shown")
     redis_memory_mark: int = _setting(2 << 30, _bytes, "memory of Redis past which producers wait")
 
     @classmethod
@@ -127,8 +131,12 @@ class Settings:
         return path.stem if path.suffix or "/" in first else first
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{f.name}={mask_url(str(getattr(self, f.name)))!r}" for f in fields(self))
+        shown = ", ".join(f"{f.name}={_shown(f.name, getattr(self, f.name))!r}" for f in fields(self))
         return f"Settings({shown})"
+
+
+def _shown(name: str, value: Any) -> str:
+    return "***" if value and name.endswith("_secret") else mask_url(str(value))
 
 
 def mask_url(text: str) -> str:
