@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import redis
@@ -20,127 +19,45 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
-from jobs import lanes
 from jobs.errors import CrashedWorkerError, JobError, LabelmillError, UsageError
-from jobs.items import Chunk, decode_chunk
+from jobs.records import COUNTS, Claim, DeadLetter, Entry, JobRequest, JobStatus, positions
 from jobs.settings import Settings
 
-__all__ = ["COUNTS", "Claim", "Entry", "JobRequest", "JobStatus", "Ledger", "connect", "new_job_id"]
+if TYPE_CHECKING:
+    from jobs.audit import Audit
 
-#: The counts of a job; but for ``total`` they always add up to ``total``.
-COUNTS = ("total", "queued", "leased", "succeeded", "failed", "cancelled", "expired")
+__all__ = [
+    "COUNTS",
+    "Claim",
+    "DeadLetter",
+    "Entry",
+    "JobRequest",
+    "JobStatus",
+    "Ledger",
+    "MissingBlobError",
+    "connect",
+    "new_job_id",
+]
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: Seconds that a single command may take; scripts are short.
 _SOCKET_TIMEOUT_S = 20.0
 
 
-@dataclass(frozen=True)
-class JobRequest:
-    """What a producer asks for. Times in seconds, counted from the making and from the end of the job."""
+class MissingBlobError(JobError):
+    """The bytes of an item were not sent, or went with the last chunk that needed them: send them again."""
 
-    model: str
-    top_k: int = 5
-    digest: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    expires_s: float = 7 * 86_400.0
-    retention_s: float = 7 * 86_400.0
-    cache: bool = False
-
-    @property
-    def lane(self) -> str:
-        """The queue of this job's tickets."""
-        return lanes.bulk(self.model, self.digest)
+    code = "missing_blob"
 
 
-@dataclass(frozen=True)
-class JobStatus:
-    """A job at one moment. Times in milliseconds of Redis's clock since the epoch, 0 where there is none."""
-
-    job: str
-    state: str
-    sealed: bool
-    model: str
-    digest: str
-    lane: str
-    top_k: int
-    request_counts: dict[str, int]
-    metadata: dict[str, str]
-    chunks: int
-    claims: int
-    recovered: int
-    late_finishes: int
-    created_ms: int
-    expires_ms: int
-    ended_ms: int
-
-    @property
-    def ended(self) -> bool:
-        """True when every accepted item has its result."""
-        return self.state == "ended"
-
-    @property
-    def done(self) -> int:
-        """Items that have their result."""
-        counts = self.request_counts
-        return counts["total"] - counts["queued"] - counts["leased"]
-
-    @classmethod
-    def from_hash(cls, job: str, raw: Mapping[bytes, bytes]) -> JobStatus:
-        """Read the job's hash."""
-        text = {key.decode(): value.decode() for key, value in raw.items()}
-
-        def number(name: str) -> int:
-            return int(float(text.get(name, "0")))
-
-        return cls(
-            job=job,
-            state=text["state"],
-            sealed=text["sealed"] == "1",
-            model=text["model"],
-            digest=text["digest"],
-            lane=text["lane"],
-            top_k=number("top_k"),
-            request_counts={name: number(name) for name in COUNTS},
-            metadata=orjson.loads(text["metadata"]),
-            chunks=number("chunks"),
-            claims=number("claims"),
-            recovered=number("recovered"),
-            late_finishes=number("late_finishes"),
-            created_ms=number("created_ms"),
-            expires_ms=number("deadline_ms"),
-            ended_ms=number("ended_ms"),
-        )
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A chunk under a lease. ``crashes`` is how often a worker died with it before."""
-
-    job: str
-    chunk_id: str
-    token: str
-    payload: bytes
-    top_k: int
-    crashes: int = 0
-    cache: bool = False
-
-    @cached_property
-    def chunk(self) -> Chunk:
-        """The items."""
-        return decode_chunk(self.payload)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One closed chunk in a job's result stream. ``status`` is set where no worker saw it: cancelled, expired."""
-
-    id: str
-    chunk_id: str
-    payload: bytes
-    results: bytes = b""
-    digest: str = ""
-    status: str = ""
+#: How the scripts begin an error that the caller must know: its first word, and the class it becomes.
+_ERRORS: dict[str, type[JobError]] = {
+    "NOJOB": JobError,
+    "CLOSED": JobError,
+    "TAKEN": JobError,
+    "NOENTRY": JobError,
+    "NOBLOB": MissingBlobError,
+}
 
 
 def new_job_id() -> str:
@@ -188,26 +105,41 @@ class Ledger:
         pairs = [part for pair in values.items() for part in pair]
         return bool(self._run("create", job, int(request.expires_s * 1000), *pairs))
 
-    def submit(self, job: str, number: int, payload: bytes) -> int:
+    def take_over(self, job: str, writer: str) -> int:
+        """Be the job's only producer from now on, as ``writer``; returns how many chunks it has accepted.
+
+        Any other producer that still sends gets a :class:`JobError`, so that two never add to one job.
+        """
+        return int(self._run("take_over", job, writer))
+
+    def submit(
+        self, job: str, number: int, payload: bytes, *, writer: str = "", blobs: Mapping[str, bytes] | None = None
+    ) -> int:
         """Write chunk ``number`` (0, 1, 2, ...) of a job; returns how many of its items are queued now.
 
-        A number that was accepted before is taken for a resend and changes nothing.
+        A number that was accepted before is taken for a resend and changes nothing. ``blobs`` are the bytes that the
+        chunk's ``blob:<sha256>`` references name; those that the job holds already may be left out.
+        Raises :class:`MissingBlobError`, with nothing done, where that was wrong.
         """
-        return int(self._run("submit", job, number, payload))
+        pairs = [part for pair in (blobs or {}).items() for part in pair]
+        return int(self._run("submit", job, number, payload, writer, *pairs))
 
-    def seal(self, job: str) -> None:
+    def seal(self, job: str, *, writer: str = "") -> None:
         """Say that no more items will come."""
-        self._run("seal", job)
+        self._run("seal", job, writer)
 
     def cancel(self, job: str) -> None:
         """Close everything of a job that is queued; what is leased goes on. Several round trips for a long queue."""
         while not self._run("cancel", job):
             pass
 
-    def retry(self, job: str, entry: str, positions: Sequence[int], payload: bytes, *, expires_s: float) -> int:
-        """Queue failed items of one result entry again; returns how many, 0 where another call was first."""
+    def retry(self, job: str, entry: str, positions: Sequence[int], *, expires_s: float) -> int:
+        """Queue failed items of one result entry again; returns how many, 0 where another call was first.
+
+        Raises :class:`JobError` where there is no such entry or one of the items has not failed.
+        """
         listed = ",".join(map(str, positions))
-        return int(self._run("retry", job, entry, listed, payload, int(expires_s * 1000)))
+        return int(self._run("retry", job, entry, listed, int(expires_s * 1000)))
 
     def delete(self, job: str) -> bool:
         """Forget a job with all it holds; False where there is none."""
@@ -223,26 +155,33 @@ class Ledger:
         answer = self._run("claim", lane, token, int(lease_s * 1000))
         if answer is None:
             return None
-        job, chunk, payload, top_k, crashes, cached = answer
-        return Claim(job.decode(), chunk.decode(), token, payload, int(top_k), int(crashes), cached == b"1")
+        job, chunk, payload, top_k, crashes, cached, alone = answer
+        flags = cached == b"1", alone == b"1"
+        return Claim(job.decode(), chunk.decode(), token, payload, int(top_k), int(crashes), *flags)
 
     def renew(self, tokens: Sequence[str], *, lease_s: float) -> list[str]:
         """Prolong leases; returns the tokens whose chunk was given to somebody else."""
         return [token.decode() for token in self._run("renew", int(lease_s * 1000), *tokens)] if tokens else []
 
     def finish(self, claim: Claim, *, succeeded: int, failed: int, results: bytes, digest: str) -> bool:
-        """Record the results of a chunk, once; False where the lease was lost: they are dropped and counted."""
+        """Record the results of a chunk, once; False where the lease was lost: they are dropped and counted.
+
+        The same call again, after a lost answer, says True again.
+        """
         args = (claim.job, claim.chunk_id, claim.token, succeeded, failed, results, digest)
         return bool(self._run("finish", *args))
 
-    def release(self, token: str) -> bool:
-        """Give a chunk back unharmed."""
-        return bool(self._run("release", token))
+    def release(self, token: str) -> str:
+        """Give a chunk back unharmed; returns the lane that waits for a new ticket, "" where nothing was held."""
+        return _text(self._run("release", token))
 
-    def crashed(self, token: str, error: LabelmillError | None = None) -> bool:
-        """Say that the holder of a lease died; the chunk is queued again, halved, or given up."""
+    def crashed(self, token: str, error: LabelmillError | None = None) -> str:
+        """Say that the holder of a lease died; the chunk is queued again, halved, or given up.
+
+        Returns the lane that waits for new tickets, "" where nothing was held.
+        """
         error = error or CrashedWorkerError()
-        return bool(self._run("crash", token, error.code, error.message))
+        return _text(self._run("crash", token, error.code, error.message))
 
     def blobs(self, job: str, digests: Sequence[str]) -> dict[str, bytes]:
         """Bytes kept in the ledger, by their sha256; those that are gone are left out."""
@@ -252,10 +191,35 @@ class Ledger:
     # -- the reconciler ---------------------------------------------------------------------------
 
     def sweep(self) -> tuple[int, dict[str, int]]:
-        """Take back the leases of silent workers, expire and cancel; returns how many leases, and chunks by lane."""
+        """Take back the leases of silent workers, expire and cancel.
+
+        Returns how many leases, and how many chunks of each lane could be claimed now.
+        """
         recovered, *pairs = self._run("sweep", CrashedWorkerError().message)
         queued = {pairs[i].decode(): int(pairs[i + 1]) for i in range(0, len(pairs), 2)}
         return int(recovered), queued
+
+    # -- dead letters -----------------------------------------------------------------------------
+
+    def dead_letters(self, job: str) -> Iterator[DeadLetter]:
+        """Every item of a job that was given up, in no order; several round trips."""
+        for entry, raw in self.redis.hscan_iter(self.key(job, "dead"), count=100):
+            yield DeadLetter.from_json(job, entry.decode(), raw)
+
+    def dead_letter(self, job: str, entry: str) -> DeadLetter:
+        """One of them. Raises :class:`JobError` where there is none."""
+        raw = cast("bytes | None", self.redis.hget(self.key(job, "dead"), entry))
+        if raw is None:
+            raise JobError(f"job {job[:80]!a} has no dead letter {entry[:40]!a}")
+        return DeadLetter.from_json(job, entry, raw)
+
+    def replay(self, job: str, entry: str, *, expires_s: float) -> bool:
+        """Try a dead letter again; False where another call was first. Two round trips."""
+        return self.retry(self.dead_letter(job, entry).job, entry, [0], expires_s=expires_s) > 0
+
+    def drop(self, job: str, entry: str) -> bool:
+        """Forget a dead letter; its result stays failed. False where there is none."""
+        return bool(self.redis.hdel(self.key(job, "dead"), entry))
 
     # -- readers ----------------------------------------------------------------------------------
 
@@ -283,12 +247,30 @@ class Ledger:
     def superseded(self, job: str) -> dict[str, frozenset[int]]:
         """Positions that were retried, by stream entry; readers pass them over."""
         raw = cast("dict[bytes, bytes]", self.redis.hgetall(self.key(job, "superseded")))
-        return {k.decode(): frozenset(int(p) for p in v.split(b",")) for k, v in raw.items()}
+        return positions(raw)
 
     def open_payloads(self, job: str) -> Iterator[tuple[str, bytes]]:
-        """Every chunk of a job that is not closed, in batches: several round trips."""
-        for chunk, payload in self.redis.hscan_iter(self.key(job, "payload"), count=100):
-            yield chunk.decode(), payload
+        """Every chunk of a job that is not closed, in batches: several round trips.
+
+        A chunk that is closed meanwhile may be left out, for it is among the :meth:`entries` then. One that is halved
+        meanwhile could be missed, so the walk begins again: a chunk may come twice.
+        """
+        while True:
+            before = self.status(job).recovered
+            for chunk, payload in self.redis.hscan_iter(self.key(job, "payload"), count=100):
+                yield chunk.decode(), payload
+            if self.status(job).recovered == before:
+                return
+
+    def audit(self, job: str, *, first_seen: Callable[[str], bool] | None = None) -> Audit:
+        """Go through a job's books, see :func:`jobs.audit.audit`."""
+        from jobs.audit import audit
+
+        return audit(self, job, first_seen=first_seen)
+
+    def snapshot(self, job: str) -> Any:
+        """One moment of a job's books, for the audit: raw answer of ``lua/snapshot.lua``."""
+        return self._run("snapshot", job)
 
     def key(self, job: str, part: str = "") -> str:
         """The key of a job, or of a part of it."""
@@ -302,8 +284,8 @@ class Ledger:
             return script(keys=[self.prefix], args=args)
         except ResponseError as exc:
             kind, _, text = str(exc).partition(" ")
-            if kind in ("NOJOB", "CLOSED"):
-                raise JobError(f"{text}: {args[0]}") from None
+            if kind in _ERRORS:
+                raise _ERRORS[kind](f"{text}: {args[0]}") from None
             raise
 
 
@@ -316,6 +298,10 @@ def _entry(entry: bytes, fields: Mapping[bytes, bytes]) -> Entry:
         digest=fields.get(b"m", b"").decode(),
         status=fields.get(b"s", b"").decode(),
     )
+
+
+def _text(answer: bytes | None) -> str:
+    return answer.decode() if answer else ""
 
 
 @cache

@@ -3,19 +3,22 @@
 -- clocks of workers and producers do not matter.
 --
 --   <P>jobs                    zset    job -> created
+--   <P>ended                   zset    ended job -> when it is forgotten
 --   <P>deadlines               zset    job -> when its queued items expire
 --   <P>cancelling              set     jobs whose queued chunks are being closed
 --   <P>job:<id>                hash    the job: its request, its state and its counts
 --   <P>job:<id>:payload        hash    chunk -> header line and one line for each item, while the chunk is open
---   <P>job:<id>:queued         list    chunks that wait; a chunk is here or has a lease, never both
+--   <P>job:<id>:queued         list    chunks that wait; an open chunk is here, in quarantine or leased, never in two
+--   <P>job:<id>:quarantine     list    chunks that wait to be tried alone, because workers died with them
 --   <P>job:<id>:crashes        hash    chunk -> how often a worker died with it
 --   <P>job:<id>:results        stream  one entry for each closed chunk
 --   <P>job:<id>:superseded     hash    stream entry -> positions that were retried, comma-separated
---   <P>job:<id>:dead           hash    "<chunk>:<position>" -> JSON of a dead letter
+--   <P>job:<id>:dead           hash    stream entry -> JSON of a dead letter
 --   <P>job:<id>:blobs          hash    sha256 -> bytes
 --   <P>job:<id>:blobrefs       hash    sha256 -> open items that need it
---   <P>lanes                   set     lanes ever used
---   <P>lane:<lane>             list    jobs with queued chunks, in turn: a job is here while its queued list is not empty
+--   <P>lanes                   set     lanes where chunks wait
+--   <P>lane:<lane>             list    jobs in turn: a job is here while chunks of it wait and it is not cancelled
+--   <P>isolated                hash    lane -> "<job>|<chunk>" that was last taken out of quarantine
 --   <P>leases                  zset    "<job>|<chunk>" -> when the lease ends
 --   <P>holders                 hash    "<job>|<chunk>" -> token of the lease
 --   <P>tokens                  hash    token -> "<job>|<chunk>"
@@ -40,7 +43,7 @@ local function job_key(job, part)
   return P .. 'job:' .. job
 end
 
-local PARTS = {'payload', 'queued', 'crashes', 'results', 'superseded', 'dead', 'blobs', 'blobrefs'}
+local PARTS = {'payload', 'queued', 'quarantine', 'crashes', 'results', 'superseded', 'dead', 'blobs', 'blobrefs'}
 
 local function get(job, field)
   return redis.call('HGET', job_key(job), field)
@@ -67,22 +70,35 @@ end
 
 -- -- the queue of a lane ------------------------------------------------------------------------
 
-local function enqueue(job, chunk, front)
-  local length = redis.call(front and 'LPUSH' or 'RPUSH', job_key(job, 'queued'), chunk)
-  if length == 1 then redis.call('RPUSH', P .. 'lane:' .. get(job, 'lane'), job) end
+local function waiting(job)
+  return redis.call('LLEN', job_key(job, 'queued')) + redis.call('LLEN', job_key(job, 'quarantine'))
 end
 
-local function leave_lane_if_empty(job)
-  if redis.call('LLEN', job_key(job, 'queued')) == 0 then
-    redis.call('LREM', P .. 'lane:' .. get(job, 'lane'), 1, job)
+-- `list` is 'queued' or 'quarantine'; `front`: before all others of the job.
+local function enqueue(job, chunk, list, front)
+  redis.call(front and 'LPUSH' or 'RPUSH', job_key(job, list), chunk)
+  if waiting(job) == 1 then
+    local lane = get(job, 'lane')
+    redis.call('RPUSH', P .. 'lane:' .. lane, job)
+    redis.call('SADD', P .. 'lanes', lane)
   end
+end
+
+-- Chunks in quarantine are taken one at a time in a lane: whatever dies with one of them, it was that one.
+local function quarantine_is_free(lane)
+  local member = redis.call('HGET', P .. 'isolated', lane)
+  return not member or not redis.call('ZSCORE', P .. 'leases', member)
 end
 
 -- -- blobs: counted by the open items that need them ----------------------------------------------
 
 local function each_blob(text, fn)
-  if string.find(text, '"blob:', 1, true) then
-    for sha in string.gmatch(text, '"blob:(%x+)"') do fn(sha) end
+  if not string.find(text, '"blob:', 1, true) then return end
+  for line in string.gmatch(text, '[^\n]+') do
+    -- ["<custom_id>","blob:<sha256>", ...: the first '","' ends the id, for quotes within it are escaped
+    local _, comma = string.find(line, '","', 1, true)
+    local sha = comma and string.match(line, '^blob:(%x+)"', comma + 1)
+    if sha then fn(sha) end
   end
 end
 
@@ -117,82 +133,108 @@ end
 local function end_if_done(job)
   local f = redis.call('HMGET', job_key(job), 'state', 'sealed', 'queued', 'leased', 'retention_ms')
   if f[1] == 'ended' or f[2] ~= '1' or f[3] ~= '0' or f[4] ~= '0' then return end
-  redis.call('HSET', job_key(job), 'state', 'ended', 'ended_ms', now_ms())
+  local now = now_ms()
+  redis.call('HSET', job_key(job), 'state', 'ended', 'ended_ms', now)
   redis.call('ZREM', P .. 'deadlines', job)
   redis.call('SREM', P .. 'cancelling', job)
   local retention = tonumber(f[5])
+  redis.call('ZADD', P .. 'ended', now + retention, job)
   redis.call('PEXPIRE', job_key(job), retention)
   for _, part in ipairs(PARTS) do redis.call('PEXPIRE', job_key(job, part), retention) end
   publish(job, 'ended')
 end
 
--- Write the result of an open chunk and forget its payload. `fields` are the entry's own.
+-- Write the result of an open chunk and forget its payload; returns the stream entry. `fields` are the entry's own.
 local function close_chunk(job, chunk, payload, fields)
-  redis.call('XADD', job_key(job, 'results'), '*', 'c', chunk, 'i', payload, unpack(fields))
+  local entry = redis.call('XADD', job_key(job, 'results'), '*', 'c', chunk, 'i', payload, unpack(fields))
   redis.call('HDEL', job_key(job, 'payload'), chunk)
   redis.call('HDEL', job_key(job, 'crashes'), chunk)
+  return entry
 end
 
--- Close up to `limit` queued chunks of a job as 'cancelled' or 'expired'. True when none is left.
-local function close_queued(job, status, limit)
-  for _ = 1, limit do
-    local chunk = redis.call('LPOP', job_key(job, 'queued'))
-    if not chunk then break end
-    local payload = redis.call('HGET', job_key(job, 'payload'), chunk)
-    local n = count_items(payload)
-    close_chunk(job, chunk, payload, {'s', status})
-    drop_blobs(job, payload)
-    bump(job, 'queued', -n)
-    bump(job, status, n)
+local function close_unseen(job, chunk, payload, status)
+  close_chunk(job, chunk, payload, {'s', status})
+  drop_blobs(job, payload)
+  bump(job, status, count_items(payload))
+end
+
+-- Close up to `limit` waiting chunks of a job as 'cancelled' or 'expired'; returns how many it closed.
+local function close_waiting(job, status, limit)
+  local closed = 0
+  for _, list in ipairs({'queued', 'quarantine'}) do
+    while closed < limit do
+      local chunk = redis.call('LPOP', job_key(job, list))
+      if not chunk then break end
+      local payload = redis.call('HGET', job_key(job, 'payload'), chunk)
+      bump(job, 'queued', -count_items(payload))
+      close_unseen(job, chunk, payload, status)
+      closed = closed + 1
+    end
   end
-  leave_lane_if_empty(job)
-  return redis.call('LLEN', job_key(job, 'queued')) == 0
+  if waiting(job) == 0 then redis.call('LREM', P .. 'lane:' .. get(job, 'lane'), 1, job) end
+  return closed
 end
 
 -- -- recovery -------------------------------------------------------------------------------------------
 
-local function give_up(job, chunk, payload, code, message, crashes)
-  local line = split_lines(payload)[2]
-  close_chunk(job, chunk, payload, {'r', cjson.encode({code, message})})
-  redis.call('HSET', job_key(job, 'dead'), chunk .. ':0', cjson.encode({
-    code = code, message = message, item = line, header = split_lines(payload)[1], deliveries = crashes,
-    at_ms = now_ms()}))
-  bump(job, 'leased', -1)
-  bump(job, 'failed', 1)
-end
-
-local function halve(job, chunk, payload)
-  local lines = split_lines(payload)
-  local n = #lines - 1
-  local middle = math.floor(n / 2)
-  local halves = {
-    {chunk .. '.1', table.concat(lines, '\n', middle + 2, n + 1)},
-    {chunk .. '.0', table.concat(lines, '\n', 2, middle + 1)},
-  }
-  redis.call('HDEL', job_key(job, 'payload'), chunk)
-  redis.call('HDEL', job_key(job, 'crashes'), chunk)
-  for _, half in ipairs(halves) do
-    redis.call('HSET', job_key(job, 'payload'), half[1], lines[1] .. '\n' .. half[2])
-    redis.call('HSET', job_key(job, 'crashes'), half[1], SPLIT_AT - 1)
-    enqueue(job, half[1], true)
+-- A leased chunk waits again, before all others of its job. What is being cancelled ends here.
+local function put_back(job, chunk, payload, list)
+  local n = count_items(payload)
+  bump(job, 'leased', -n)
+  if get(job, 'state') == 'cancelling' then
+    close_unseen(job, chunk, payload, 'cancelled')
+    end_if_done(job)
+  else
+    bump(job, 'queued', n)
+    enqueue(job, chunk, list, true)
   end
 end
 
--- A chunk whose worker died or stayed silent past its lease: back to the queue, in halves, or given up.
-local function recover(member, code, message)
+local function give_up(job, chunk, payload, code, message, crashes)
+  local lines = split_lines(payload)
+  local _, halvings = string.gsub(chunk, '%.', '')
+  local entry = close_chunk(job, chunk, payload, {'r', cjson.encode({code, message})})
+  redis.call('HSET', job_key(job, 'dead'), entry, cjson.encode({
+    code = code, message = message, header = lines[1], item = lines[2], deliveries = crashes + halvings,
+    at_ms = now_ms()}))
+  bump(job, 'leased', -1)
+  bump(job, 'failed', 1)
+  end_if_done(job)
+end
+
+local function halve(job, chunk, payload, list)
+  local lines = split_lines(payload)
+  local n = #lines - 1
+  local middle = math.floor(n / 2)
+  redis.call('HDEL', job_key(job, 'payload'), chunk)
+  redis.call('HDEL', job_key(job, 'crashes'), chunk)
+  local halves = {{chunk .. '.1', middle + 2, n + 1}, {chunk .. '.0', 2, middle + 1}}
+  for _, half in ipairs(halves) do
+    local part = lines[1] .. '\n' .. table.concat(lines, '\n', half[2], half[3])
+    redis.call('HSET', job_key(job, 'payload'), half[1], part)
+    redis.call('HSET', job_key(job, 'crashes'), half[1], SPLIT_AT - 1)
+    put_back(job, half[1], part, list)
+  end
+end
+
+-- A chunk whose worker died or stayed silent past its lease: back to wait, in halves, or given up.
+-- `seen`: its own process was seen to die. Else a whole worker fell silent, with all that it held, and one chunk of
+-- those may be to blame: after its second time a chunk goes into quarantine, and only there it can be given up.
+local function recover(member, code, message, seen)
   local job, chunk = string.match(member, '^(.-)|(.*)$')
   drop_lease(member)
   local payload = redis.call('HGET', job_key(job, 'payload'), chunk)
   if not payload then return end -- the job was deleted
   local n = count_items(payload)
   local crashes = redis.call('HINCRBY', job_key(job, 'crashes'), chunk, 1)
+  local alone = redis.call('HGET', P .. 'isolated', get(job, 'lane')) == member
+  local list = (seen or crashes < SPLIT_AT) and 'queued' or 'quarantine'
   bump(job, 'recovered', 1)
-  if n == 1 and crashes >= GIVE_UP_AT then
+  if n == 1 and crashes >= GIVE_UP_AT and (seen or alone) and get(job, 'state') ~= 'cancelling' then
     give_up(job, chunk, payload, code, message, crashes)
-    end_if_done(job)
-    return
+  elseif n > 1 and crashes >= SPLIT_AT then
+    halve(job, chunk, payload, list)
+  else
+    put_back(job, chunk, payload, list)
   end
-  bump(job, 'leased', -n)
-  bump(job, 'queued', n)
-  if n > 1 and crashes >= SPLIT_AT then halve(job, chunk, payload) else enqueue(job, chunk, true) end
 end

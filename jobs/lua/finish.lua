@@ -2,21 +2,31 @@
 -- Results are one line for each item, in the payload's order.
 local job, chunk, token = ARGV[1], ARGV[2], ARGV[3]
 local succeeded, failed, results = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+-- Entries looked through for one that this very call has written before, when its answer was lost.
+local RECENT = 200
+
+local function is_recorded()
+  for _, entry in ipairs(redis.call('XREVRANGE', job_key(job, 'results'), '+', '-', 'COUNT', RECENT)) do
+    local fields = entry[2]
+    for i = 1, #fields, 2 do
+      if fields[i] == 't' and fields[i + 1] == token and fields[2] == chunk then return true end
+    end
+  end
+  return false
+end
+
 if not holds(job, chunk, token) then
+  if is_recorded() then return 1 end
   if redis.call('EXISTS', job_key(job)) == 1 then bump(job, 'late_finishes', 1) end
   return 0
 end
 local payload = redis.call('HGET', job_key(job, 'payload'), chunk)
-if not payload then -- the job was deleted
-  drop_lease(job .. '|' .. chunk)
-  return 0
-end
 local n = count_items(payload)
 if succeeded + failed ~= n then
   return redis.error_reply('MISCOUNT ' .. succeeded .. ' + ' .. failed .. ' results for ' .. n .. ' items')
 end
 drop_lease(job .. '|' .. chunk)
-close_chunk(job, chunk, payload, {'r', results, 'm', ARGV[7]})
+close_chunk(job, chunk, payload, {'r', results, 'm', ARGV[7], 't', token})
 if failed == 0 then
   drop_blobs(job, payload)
 elseif string.find(payload, '"blob:', 1, true) then -- failed items keep their bytes, so that they can be retried

@@ -1,12 +1,8 @@
--- ARGV: token -> 1 given back unharmed, 0 it held nothing
+-- ARGV: token -> the lane that waits for a new ticket, or nil where the token held nothing
 local member = redis.call('HGET', P .. 'tokens', ARGV[1])
-if not member then return 0 end
+if not member then return false end
 local job, chunk = string.match(member, '^(.-)|(.*)$')
+local alone = redis.call('HGET', P .. 'isolated', get(job, 'lane')) == member
 drop_lease(member)
-local payload = redis.call('HGET', job_key(job, 'payload'), chunk)
-if not payload then return 0 end
-local n = count_items(payload)
-bump(job, 'leased', -n)
-bump(job, 'queued', n)
-enqueue(job, chunk, true)
-return 1
+put_back(job, chunk, redis.call('HGET', job_key(job, 'payload'), chunk), alone and 'quarantine' or 'queued')
+return get(job, 'lane')

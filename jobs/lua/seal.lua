@@ -1,6 +1,8 @@
--- ARGV: job -> 1; no more items will come
+-- ARGV: job, writer -> 1; no more items will come
 local job = ARGV[1]
-if redis.call('EXISTS', job_key(job)) == 0 then return redis.error_reply('NOJOB there is no such job') end
+local f = redis.call('HMGET', job_key(job), 'state', 'writer')
+if not f[1] then return redis.error_reply('NOJOB there is no such job') end
+if (f[2] or '') ~= ARGV[2] then return redis.error_reply('TAKEN another producer sends this job now') end
 redis.call('HSET', job_key(job), 'sealed', '1')
 end_if_done(job)
 return 1

@@ -1,0 +1,158 @@
+"""What the ledger takes and gives: requests, states, claims, closed chunks, dead letters. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import orjson
+
+from jobs import lanes
+from jobs.items import Chunk, Item, decode_chunk
+
+__all__ = ["COUNTS", "Claim", "DeadLetter", "Entry", "JobRequest", "JobStatus", "positions"]
+
+#: The counts of a job; but for ``total`` they always add up to ``total``.
+COUNTS = ("total", "queued", "leased", "succeeded", "failed", "cancelled", "expired")
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a producer asks for. Times in seconds, counted from the making and from the end of the job."""
+
+    model: str
+    top_k: int = 5
+    digest: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    expires_s: float = 7 * 86_400.0
+    retention_s: float = 7 * 86_400.0
+    cache: bool = False
+
+    @property
+    def lane(self) -> str:
+        """The queue of this job's tickets."""
+        return lanes.bulk(self.model, self.digest)
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A job at one moment. Times in milliseconds of Redis's clock since the epoch, 0 where there is none."""
+
+    job: str
+    state: str
+    sealed: bool
+    model: str
+    digest: str
+    lane: str
+    top_k: int
+    request_counts: dict[str, int]
+    metadata: dict[str, str]
+    chunks: int
+    claims: int
+    recovered: int
+    late_finishes: int
+    created_ms: int
+    expires_ms: int
+    ended_ms: int
+
+    @property
+    def ended(self) -> bool:
+        """True when every accepted item has its result."""
+        return self.state == "ended"
+
+    @property
+    def done(self) -> int:
+        """Items that have their result."""
+        counts = self.request_counts
+        return counts["total"] - counts["queued"] - counts["leased"]
+
+    @classmethod
+    def from_hash(cls, job: str, raw: Mapping[bytes, bytes]) -> JobStatus:
+        """Read the job's hash."""
+        text = {key.decode(): value.decode() for key, value in raw.items()}
+
+        def number(name: str) -> int:
+            return int(float(text.get(name, "0")))
+
+        return cls(
+            job=job,
+            state=text["state"],
+            sealed=text["sealed"] == "1",
+            model=text["model"],
+            digest=text["digest"],
+            lane=text["lane"],
+            top_k=number("top_k"),
+            request_counts={name: number(name) for name in COUNTS},
+            metadata=orjson.loads(text["metadata"]),
+            chunks=number("chunks"),
+            claims=number("claims"),
+            recovered=number("recovered"),
+            late_finishes=number("late_finishes"),
+            created_ms=number("created_ms"),
+            expires_ms=number("deadline_ms"),
+            ended_ms=number("ended_ms"),
+        )
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A chunk under a lease.
+
+    ``crashes`` is how often a worker died with it before; ``alone``: it came out of quarantine, and the next one of
+    its lane waits until this one is done.
+    """
+
+    job: str
+    chunk_id: str
+    token: str
+    payload: bytes
+    top_k: int
+    crashes: int = 0
+    cache: bool = False
+    alone: bool = False
+
+    @cached_property
+    def chunk(self) -> Chunk:
+        """The items."""
+        return decode_chunk(self.payload)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One closed chunk in a job's result stream. ``status`` is set where no worker saw it: cancelled, expired."""
+
+    id: str
+    chunk_id: str
+    payload: bytes
+    results: bytes = b""
+    digest: str = ""
+    status: str = ""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """An item that was given up because its worker died with it each time: what it was, why, and since when.
+
+    ``entry`` is its result's stream entry, and its id in the job. ``deliveries`` counts how often it was tried.
+    """
+
+    job: str
+    entry: str
+    item: Item
+    code: str
+    message: str
+    deliveries: int
+    at_ms: int
+
+    @classmethod
+    def from_json(cls, job: str, entry: str, raw: bytes) -> DeadLetter:
+        """Read what the ledger's scripts wrote."""
+        kept = orjson.loads(raw)
+        (item,) = decode_chunk(f"{kept['header']}\n{kept['item']}".encode()).items
+        return cls(job, entry, item, kept["code"], kept["message"], int(kept["deliveries"]), int(kept["at_ms"]))
+
+
+def positions(superseded: Mapping[bytes, bytes]) -> dict[str, frozenset[int]]:
+    """Positions that were retried, by stream entry, from the ledger's hash of them."""
+    return {k.decode(): frozenset(int(p) for p in v.split(b",")) for k, v in superseded.items()}
