@@ -8,6 +8,7 @@ for result in job.results():
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -157,9 +158,11 @@ class Job:
     def send(self, source: Source, *, chunk_size: int | None = None) -> int:
         """Send a source's items and seal the job; returns how many were sent.
 
-        What the job accepted before, in a call that was cut off, is not sent again.
+        What the job accepted before, in a call that was cut off, is not sent again; a producer that still sends to
+        this job gets a :class:`~jobs.errors.JobError` at its next chunk.
         """
-        client = self.client
+        client, writer = self.client, secrets.token_hex(8)
+        client.patience(lambda: client.ledger.take_over(self.id, writer))
         status = self.status()
         if status.sealed:
             return 0
@@ -167,10 +170,10 @@ class Job:
         items = iter(source) if not status.chunks else missing(source, sent_ids(client.ledger, self.id))
         number, sent = status.chunks, 0
         while chunk := list(islice(items, size)):
-            self._write(number, chunk, source.base, status.lane)
+            self._write(number, chunk, source.base, status.lane, writer)
             number += 1
             sent += len(chunk)
-        client.patience(lambda: client.ledger.seal(self.id))
+        client.patience(lambda: client.ledger.seal(self.id, writer=writer))
         return sent
 
     def results(self, *, after: str = "0-0") -> Iterator[Result]:
@@ -200,10 +203,10 @@ class Job:
             return UNKNOWN_CHUNK
         return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, round(CHUNK_S * sum(rates) / len(rates))))
 
-    def _write(self, number: int, items: list[Item], base: str, lane: str) -> None:
+    def _write(self, number: int, items: list[Item], base: str, lane: str, writer: str) -> None:
         client = self.client
         payload = encode_chunk((item.checked() for item in items), base=base, sent_ms=int(time.time() * 1000))
-        queued = client.patience(lambda: client.ledger.submit(self.id, number, payload))
+        queued = client.patience(lambda: client.ledger.submit(self.id, number, payload, writer=writer))
         client.patience(lambda: client.bell.ring(lane))
         if self._too_much(number, queued):
             with client.sweeping():
