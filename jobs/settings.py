@@ -10,11 +10,21 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jobs.errors import UsageError
 
-__all__ = ["DEFAULT_BROKER_URL", "DEFAULT_MODEL", "Settings", "mask_url"]
+__all__ = [
+    "DEFAULT_BROKER_URL",
+    "DEFAULT_MODEL",
+    "Settings",
+    "mask_url",
+    "parse_bytes",
+    "parse_count",
+    "parse_names",
+    "parse_seconds",
+    "setting",
+]
 
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
 DEFAULT_MODEL = "efficientnet-lite0"
@@ -30,32 +40,37 @@ def _roots(value: str) -> tuple[Path, ...]:
     return tuple(Path(part).absolute() for part in value.split(":") if part)
 
 
-def _names(value: str) -> tuple[str, ...]:
+def parse_names(value: str) -> tuple[str, ...]:
+    """Names, comma-separated."""
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-def _count(value: str) -> int:
+def parse_count(value: str) -> int:
+    """A whole number above 0."""
     number = int(value)
     if number <= 0:
         raise ValueError("must be above 0")
     return number
 
 
-def _seconds(value: str) -> float:
+def parse_seconds(value: str) -> float:
+    """Seconds above 0."""
     number = float(value)
     if not 0 < number < float("inf"):
         raise ValueError("must be above 0")
     return number
 
 
-def _bytes(value: str) -> int:
+def parse_bytes(value: str) -> int:
+    """Bytes: ``1048576``, ``64M``, ``1GiB``."""
     match = re.fullmatch(r"(\d+)\s*([kmg]?)(i?b)?", value.strip().lower())
     if not match:
         raise ValueError("must be a number of bytes, such as 1048576 or 64M")
-    return _count(match[1]) * _UNITS[match[2]]
+    return parse_count(match[1]) * _UNITS[match[2]]
 
 
-def _setting(default: Any, parse: Callable[[str], Any], doc: str) -> Any:
+def setting(default: Any, parse: Callable[[str], Any], doc: str) -> Any:
+    """A field with how its variable is read; raises ValueError for a bad value."""
     return field(default=default, metadata={"parse": parse, "doc": doc})
 
 
@@ -63,42 +78,42 @@ def _setting(default: Any, parse: Callable[[str], Any], doc: str) -> Any:
 class Settings:
     """What an operator can set. Times in seconds, sizes in bytes."""
 
-    broker_url: str = _setting(DEFAULT_BROKER_URL, _text, "where tickets go: redis://, redis+socket:// or amqp://")
-    ledger_url: str = _setting("", _text, "the Redis of the ledger; empty: the broker's")
-    key_prefix: str = _setting("lm:", _text, "begins every key of the ledger")
-    model: str = _setting(DEFAULT_MODEL, _text, "model file or name; a worker serves several, comma-separated")
-    model_dir: str = _setting("", _text, "folder of model files by name; empty: the user's cache folder")
-    file_roots: tuple[Path, ...] = _setting((), _roots, "folders that workers may read, colon-separated")
-    url_hosts: tuple[str, ...] = _setting((), _names, "hosts that workers may fetch from, comma-separated")
-    max_bytes: int = _setting(64 << 20, _bytes, "largest image file")
-    max_pixels: int = _setting(89_478_485, _count, "largest image, in pixels")
-    fetch_timeout_s: float = _setting(10.0, _seconds, "longest wait for one image")
-    lease_s: float = _setting(4.0, _seconds, "how long a chunk stays with a silent worker")
-    sweep_s: float = _setting(0.5, _seconds, "time between two sweeps of the reconciler")
-    chunk_time_limit_s: float = _setting(120.0, _seconds, "longest run of one chunk before its process is ended")
-    setup_timeout_s: float = _setting(120.0, _seconds, "longest wait for a model to load")
-    drain_timeout_s: float = _setting(30.0, _seconds, "longest wait for running work at SIGTERM")
-    expires_s: float = _setting(7 * 86_400.0, _seconds, "what is queued this long after its job was made expires")
-    retention_s: float = _setting(7 * 86_400.0, _seconds, "how long an ended job and its results are kept")
-    backlog_limit: int = _setting(2_000_000, _count, "items of one job that wait before its producer does")
-    cache_ttl_s: float = _setting(86_400.0, _seconds, "how long results are kept by content, for jobs with --cache")
-    cache_entries: int = _setting(500_000, _count, "results kept by content, for each model")
-    webhook_hosts: tuple[str, ...] = _setting((), _names, "hosts that workers may call at a job's end, comma-separated")
-    webhook_secret: str = _setting("", _text, "signs webhooks; never shown")
-    redis_memory_mark: int = _setting(2 << 30, _bytes, "memory of Redis past which producers wait")
+    broker_url: str = setting(DEFAULT_BROKER_URL, _text, "where tickets go: redis://, redis+socket:// or amqp://")
+    ledger_url: str = setting("", _text, "the Redis of the ledger; empty: the broker's")
+    key_prefix: str = setting("lm:", _text, "begins every key of the ledger")
+    model: str = setting(DEFAULT_MODEL, _text, "model file or name; a worker serves several, comma-separated")
+    model_dir: str = setting("", _text, "folder of model files by name; empty: the user's cache folder")
+    file_roots: tuple[Path, ...] = setting((), _roots, "folders that workers may read, colon-separated")
+    url_hosts: tuple[str, ...] = setting((), parse_names, "hosts that workers may fetch from, comma-separated")
+    max_bytes: int = setting(64 << 20, parse_bytes, "largest image file")
+    max_pixels: int = setting(89_478_485, parse_count, "largest image, in pixels")
+    fetch_timeout_s: float = setting(10.0, parse_seconds, "longest wait for one image")
+    lease_s: float = setting(4.0, parse_seconds, "how long a chunk stays with a silent worker")
+    sweep_s: float = setting(0.5, parse_seconds, "time between two sweeps of the reconciler")
+    chunk_time_limit_s: float = setting(120.0, parse_seconds, "longest run of one chunk before its process is ended")
+    setup_timeout_s: float = setting(120.0, parse_seconds, "longest wait for a model to load")
+    drain_timeout_s: float = setting(30.0, parse_seconds, "longest wait for running work at SIGTERM")
+    expires_s: float = setting(7 * 86_400.0, parse_seconds, "what is queued this long after its job was made expires")
+    retention_s: float = setting(7 * 86_400.0, parse_seconds, "how long an ended job and its results are kept")
+    backlog_limit: int = setting(2_000_000, parse_count, "items of one job that wait before its producer does")
+    cache_ttl_s: float = setting(86_400.0, parse_seconds, "how long results are kept by content, for jobs with --cache")
+    cache_entries: int = setting(500_000, parse_count, "results kept by content, for each model")
+    webhook_hosts: tuple[str, ...] = setting((), parse_names, "hosts that workers may call at a job's end")
+    webhook_secret: str = setting("", _text, "signs webhooks; never shown")
+    redis_memory_mark: int = setting(2 << 30, parse_bytes, "memory of Redis past which producers wait")
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
         """Read the environment; raises :class:`UsageError` that names the variable with a bad value."""
         env = os.environ if env is None else env
         values: dict[str, Any] = {}
-        for setting in fields(cls):
-            name = f"LABELMILL_{setting.name.upper()}"
+        for known in fields(cls):
+            name = f"LABELMILL_{known.name.upper()}"
             raw = env.get(name)
             if raw is None or raw == "":
                 continue
             try:
-                values[setting.name] = setting.metadata["parse"](raw)
+                values[known.name] = known.metadata["parse"](raw)
             except ValueError as exc:
                 raise UsageError(mask_url(f"{name}={raw!r}: {exc}")) from None
         return cls(**values)
@@ -121,7 +136,7 @@ class Settings:
     @property
     def models(self) -> tuple[str, ...]:
         """Model names or files that a worker serves."""
-        return _names(self.model)
+        return parse_names(self.model)
 
     @property
     def model_name(self) -> str:
