@@ -101,6 +101,7 @@ class Ledger:
             "metadata": orjson.dumps(dict(request.metadata)),
             "retention_ms": int(request.retention_s * 1000),
             "cache": int(request.cache),
+            "webhook": request.webhook,
         }
         pairs = [part for pair in values.items() for part in pair]
         return bool(self._run("create", job, int(request.expires_s * 1000), *pairs))
@@ -163,12 +164,14 @@ class Ledger:
         """Prolong leases; returns the tokens whose chunk was given to somebody else."""
         return [token.decode() for token in self._run("renew", int(lease_s * 1000), *tokens)] if tokens else []
 
-    def finish(self, claim: Claim, *, succeeded: int, failed: int, results: bytes, digest: str) -> bool:
+    def finish(
+        self, claim: Claim, *, succeeded: int, failed: int, results: bytes, digest: str, cache_hits: int = 0
+    ) -> bool:
         """Record the results of a chunk, once; False where the lease was lost: they are dropped and counted.
 
         The same call again, after a lost answer, says True again.
         """
-        args = (claim.job, claim.chunk_id, claim.token, succeeded, failed, results, digest)
+        args = (claim.job, claim.chunk_id, claim.token, succeeded, failed, results, digest, cache_hits)
         return bool(self._run("finish", *args))
 
     def release(self, token: str) -> str:
@@ -229,6 +232,14 @@ class Ledger:
         if b"state" not in raw:
             raise JobError(f"there is no job {job[:80]!a}")
         return JobStatus.from_hash(job, raw)
+
+    def statuses(self, jobs: Sequence[str]) -> list[JobStatus]:
+        """The same of many jobs at once, without those that are gone."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job in jobs:
+                pipe.hgetall(self.key(job))
+            found = list(zip(jobs, pipe.execute(), strict=True))
+        return [JobStatus.from_hash(job, raw) for job, raw in found if b"state" in raw]
 
     def jobs(self) -> list[str]:
         """Ids of all jobs, oldest first."""

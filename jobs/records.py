@@ -28,6 +28,7 @@ class JobRequest:
     expires_s: float = 7 * 86_400.0
     retention_s: float = 7 * 86_400.0
     cache: bool = False
+    webhook: str = ""
 
     @property
     def lane(self) -> str:
@@ -55,6 +56,11 @@ class JobStatus:
     created_ms: int
     expires_ms: int
     ended_ms: int
+    cache: bool = False
+    cache_hits: int = 0
+    webhook: str = ""
+    webhook_state: str = ""
+    webhook_attempts: int = 0
 
     @property
     def ended(self) -> bool:
@@ -92,6 +98,11 @@ class JobStatus:
             created_ms=number("created_ms"),
             expires_ms=number("deadline_ms"),
             ended_ms=number("ended_ms"),
+            cache=number("cache") == 1,
+            cache_hits=number("cache_hits"),
+            webhook=text.get("webhook", ""),
+            webhook_state=text.get("webhook_state", ""),
+            webhook_attempts=number("webhook_attempts"),
         )
 
 

@@ -22,6 +22,7 @@
 --   <P>leases                  zset    "<job>|<chunk>" -> when the lease ends
 --   <P>holders                 hash    "<job>|<chunk>" -> token of the lease
 --   <P>tokens                  hash    token -> "<job>|<chunk>"
+--   <P>webhooks                zset    job -> when its webhook is called next
 --   <P>events                  channel JSON lines about jobs that changed their state
 
 local P = KEYS[1]
@@ -65,7 +66,11 @@ local function split_lines(text)
 end
 
 local function publish(job, state)
-  redis.call('PUBLISH', P .. 'events', cjson.encode({job = job, state = state}))
+  local counts = {}
+  for _, name in ipairs({'total', 'queued', 'leased', 'succeeded', 'failed', 'cancelled', 'expired'}) do
+    counts[name] = tonumber(get(job, name) or '0')
+  end
+  redis.call('PUBLISH', P .. 'events', cjson.encode({job = job, state = state, at_ms = now_ms(), request_counts = counts}))
 end
 
 -- -- the queue of a lane ------------------------------------------------------------------------
@@ -131,7 +136,7 @@ end
 -- -- the life of a job --------------------------------------------------------------------------------
 
 local function end_if_done(job)
-  local f = redis.call('HMGET', job_key(job), 'state', 'sealed', 'queued', 'leased', 'retention_ms')
+  local f = redis.call('HMGET', job_key(job), 'state', 'sealed', 'queued', 'leased', 'retention_ms', 'webhook')
   if f[1] == 'ended' or f[2] ~= '1' or f[3] ~= '0' or f[4] ~= '0' then return end
   local now = now_ms()
   redis.call('HSET', job_key(job), 'state', 'ended', 'ended_ms', now)
@@ -141,6 +146,7 @@ local function end_if_done(job)
   redis.call('ZADD', P .. 'ended', now + retention, job)
   redis.call('PEXPIRE', job_key(job), retention)
   for _, part in ipairs(PARTS) do redis.call('PEXPIRE', job_key(job, part), retention) end
+  if f[6] and f[6] ~= '' then redis.call('ZADD', P .. 'webhooks', now, job) end
   publish(job, 'ended')
 end
 

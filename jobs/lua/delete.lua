@@ -10,6 +10,7 @@ redis.call('ZREM', P .. 'jobs', job)
 redis.call('ZREM', P .. 'ended', job)
 redis.call('ZREM', P .. 'deadlines', job)
 redis.call('SREM', P .. 'cancelling', job)
+redis.call('ZREM', P .. 'webhooks', job)
 redis.call('UNLINK', job_key(job))
 for _, part in ipairs(PARTS) do redis.call('UNLINK', job_key(job, part)) end
 publish(job, 'deleted')

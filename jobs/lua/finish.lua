@@ -1,4 +1,4 @@
--- ARGV: job, chunk, token, succeeded, failed, results, digest -> 1 recorded, 0 too late: dropped
+-- ARGV: job, chunk, token, succeeded, failed, results, digest, cache hits -> 1 recorded, 0 too late: dropped
 -- Results are one line for each item, in the payload's order.
 local job, chunk, token = ARGV[1], ARGV[2], ARGV[3]
 local succeeded, failed, results = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
@@ -38,5 +38,6 @@ end
 bump(job, 'leased', -n)
 bump(job, 'succeeded', succeeded)
 bump(job, 'failed', failed)
+bump(job, 'cache_hits', tonumber(ARGV[8] or '0'))
 end_if_done(job)
 return 1
