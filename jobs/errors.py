@@ -57,6 +57,7 @@ __all__ = [
     "UnsupportedFormatError",
     "UsageError",
     "WeightsError",
+    "item_error",
 ]
 
 
@@ -163,6 +164,12 @@ class FetchTimeoutError(ItemError):
 
     code = "fetch_timeout"
     transient = True
+
+
+def item_error(code: str) -> ItemError:
+    """The error of an item by its code, with its default message."""
+    kinds = {kind.code: kind for kind in ItemError.__subclasses__()}
+    return kinds.get(code, ItemError)()
 
 
 # -- what we or the operator must mend ------------------------------------------------------------

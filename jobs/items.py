@@ -25,8 +25,10 @@ import orjson
 from jobs.errors import InvalidItemError, ItemError, LabelmillError
 
 __all__ = [
+    "BROKEN",
     "MAX_ID_CHARS",
     "SCORE_UNITS",
+    "UNCARRIABLE",
     "Chunk",
     "Item",
     "Outcome",
@@ -46,7 +48,10 @@ SCORE_UNITS = 10_000
 MAX_ID_CHARS = 1024
 MAX_REF_CHARS = 4096
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+#: Begins the reference of an image that its producer could not read; the error's code follows.
+BROKEN = "error:"
+#: Characters that no custom_id and no reference may have.
+UNCARRIABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 Outcome = list[Any]
 
@@ -56,7 +61,7 @@ class Item:
     """One image of a job.
 
     ``ref`` says where the image is: a path (absolute, or relative to the worker's file roots), ``http(s)://...``,
-    or ``blob:<sha256>`` for bytes kept in Redis. ``fields`` are the user's own and come back with the result.
+    ``blob:<sha256>`` for bytes kept in Redis, or ``error:<code>`` where the producer could not read it. ``fields`` are the user's own and come back with the result.
     """
 
     custom_id: str
@@ -71,7 +76,7 @@ class Item:
         ):
             if not text or len(text) > limit:
                 raise InvalidItemError(f"{what} must have 1 to {limit} characters, got {len(text)}")
-            if _CONTROL.search(text):
+            if UNCARRIABLE.search(text):
                 raise InvalidItemError(f"{what} {text[:80]!a} has control characters")
         return self
 
@@ -154,7 +159,7 @@ def encode_success(indices: Sequence[int], scores: Sequence[float]) -> bytes:
 def encode_failure(error: LabelmillError) -> bytes:
     """One result line of an item that failed; only what the sender can mend shows its text."""
     message = error.message if isinstance(error, ItemError) else (type(error).__doc__ or "").partition("\n")[0]
-    return orjson.dumps([error.code, _CONTROL.sub("?", message)[:500]])
+    return orjson.dumps([error.code, UNCARRIABLE.sub("?", message)[:500]])
 
 
 def label_objects(outcome: Outcome, labels: Sequence[str]) -> list[dict[str, Any]]:

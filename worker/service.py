@@ -15,8 +15,9 @@ from jobs.errors import (
     ModelRunError,
     NotFoundError,
     TooLargeError,
+    item_error,
 )
-from jobs.items import Item, decode_outcomes, encode_failure, label_objects
+from jobs.items import BROKEN, Item, decode_outcomes, encode_failure, label_objects
 from jobs.ledger import Claim
 from worker.engine import Engine
 from worker.warm import Warm, current
@@ -65,11 +66,11 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
 def _fetch(warm: Warm, claim: Claim) -> Callable[[str], bytes]:
     """How the items of a chunk are fetched; its blobs come in one round trip."""
     wanted = [item.ref.removeprefix(BLOB) for item in claim.chunk.items if item.ref.startswith(BLOB)]
-    if not wanted:
-        return warm.fetcher.fetch
-    blobs = warm.patience(lambda: warm.ledger.blobs(claim.job, wanted))
+    blobs = warm.patience(lambda: warm.ledger.blobs(claim.job, wanted)) if wanted else {}
 
     def fetch(ref: str) -> bytes:
+        if ref.startswith(BROKEN):
+            raise item_error(ref.removeprefix(BROKEN))
         if not ref.startswith(BLOB):
             return warm.fetcher.fetch(ref)
         data = blobs.get(ref.removeprefix(BLOB))
