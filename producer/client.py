@@ -16,6 +16,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from celery import Celery
 from redis.exceptions import RedisError
 
 from jobs.errors import BrokerUnavailableError, ModelNotServedError
@@ -58,7 +59,9 @@ class Labelmill:
         self.ledger = Ledger(client, prefix=self.settings.key_prefix)
         self.registry = Registry(client, prefix=self.settings.key_prefix)
         self.patience = Patience(say=say)
-        self.bell = Bell(_app(self.settings))
+        #: For single calls: ``client.celery.send_task("labelmill.classify", ...)``.
+        self.celery = _celery(self.settings)
+        self.bell = Bell(self.celery)
         try:
             client.ping()
         except RedisError as exc:
@@ -221,10 +224,9 @@ class Job:
         return int(info["used_memory"]) > self.client.settings.redis_memory_mark
 
 
-def _app(settings: Settings) -> Any:
-    """The Celery application, told which broker to use when that is not the environment's."""
-    from tasks import app
-
-    if app.conf.broker_url != settings.broker_url:
-        app.conf.update(broker_url=settings.broker_url, result_backend=settings.result_backend_url)
+def _celery(settings: Settings) -> Celery:
+    """An application of this client's own: two clients of one process may speak to two brokers."""
+    app = Celery("labelmill", set_as_current=False)
+    app.config_from_object("celeryconfig")
+    app.conf.update(broker_url=settings.broker_url, result_backend=settings.result_backend_url)
     return app
