@@ -174,7 +174,10 @@ def _webp_canvas(data: bytes) -> tuple[int, int]:
 
 
 def _draft(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Let a JPEG decode at 1/2, 1/4 or 1/8, never below the size it is resized to, which is the result."""
+    """Let a JPEG decode at 1/2, 1/4 or 1/8, never below the size it is resized to, which is the result.
+
+    A side that the scale does not divide comes out up to one of the larger pixels too long, and is taken as it is.
+    """
     assert isinstance(image, ImageFile.ImageFile)
     is_turned = is_on_its_side(image)
     resized = resized_size(*(image.size[::-1] if is_turned else image.size), preprocessing.resize)

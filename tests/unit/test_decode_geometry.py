@@ -1,0 +1,157 @@
+"""Resize and crop in one step, held against torchvision's own transforms on PIL images."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from worker import resample
+from worker.decode import decode
+from worker.export.vision import vision
+from worker.models.card import Preprocessing
+
+#: Width and height in pixels: odd, tiny, a line, a panorama, about the sizes resized to, and those of photographs.
+SIZES = [
+    *((1, 1), (1, 40), (40, 1), (2, 3), (5, 900), (900, 5), (17, 375), (31, 33), (32, 32)),
+    *((223, 225), (224, 224), (256, 256), (257, 255), (375, 500), (500, 375), (333, 500), (641, 479), (100, 2000)),
+]
+INTERPOLATIONS = ["nearest", "bilinear", "bicubic", "lanczos"]
+RESIZES_AND_CROPS: list[tuple[Any, Any]] = [
+    *((256, (224, 224)), (232, (224, 224)), (32, (32, 32)), (97, (61, 83)), (64, (100, 64)), (5, (9, 2))),
+    *(((64, 48), None), ((64, 48), (32, 60)), ((224, 7), (100, 7)), (None, (224, 224)), (None, (3, 50))),
+]
+
+
+@pytest.fixture(scope="module")
+def torchvision() -> ModuleType:
+    return vision()
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def stripes(width: int, height: int) -> Image.Image:
+    """Black and white without anything between: where a filter overshoots and a half pixel shows."""
+    pixels = np.random.default_rng(1).integers(0, 2, (height, width, 1), np.uint8) * np.full(3, 255, np.uint8)
+    return Image.fromarray(pixels)
+
+
+def bmp(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "BMP")
+    return file.getvalue()
+
+
+def by_torchvision(torchvision: ModuleType, image: Image.Image, prep: Preprocessing) -> NDArray[np.uint8]:
+    transforms = torchvision.transforms
+    if prep.resize is not None:
+        mode = transforms.InterpolationMode(prep.interpolation)
+        image = transforms.Resize(prep.resize, interpolation=mode, antialias=True)(image)
+    if prep.crop is not None:
+        image = transforms.CenterCrop(prep.crop)(image)
+    return np.asarray(image)
+
+
+def largest_difference(torchvision: ModuleType, image: Image.Image, prep: Preprocessing) -> int:
+    ours = decode(bmp(image), prep)
+    theirs = by_torchvision(torchvision, image, prep)
+    assert ours.shape == theirs.shape
+    return int(np.abs(ours.astype(int) - theirs).max())
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_every_pixel_is_within_one_grey_level_of_torchvision(
+    torchvision: ModuleType, size: tuple[int, int], interpolation: Any
+) -> None:
+    for image in (noise(*size), stripes(*size)):
+        for resize, crop in RESIZES_AND_CROPS:
+            prep = Preprocessing(resize=resize, crop=crop, interpolation=interpolation)
+            worst = largest_difference(torchvision, image, prep)
+            assert worst <= (0 if interpolation == "nearest" else 1), prep
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_no_size_is_further_than_one_grey_level_from_torchvision(torchvision: ModuleType, data: st.DataObject) -> None:
+    length, goal = st.integers(1, 700), st.integers(1, 300)
+    size = data.draw(st.tuples(length, length))
+    resize = data.draw(st.one_of(st.none(), st.tuples(goal, goal), st.integers(1, 200).filter(lambda n: fits(n, size))))
+    prep = Preprocessing(
+        resize=resize, crop=data.draw(st.tuples(goal, goal)), interpolation=data.draw(st.sampled_from(INTERPOLATIONS))
+    )
+    assert largest_difference(torchvision, noise(*size), prep) <= 1
+
+
+def fits(short_side: int, size: tuple[int, int]) -> bool:
+    """Whether torchvision's whole resized picture is of a size that a test may make."""
+    return short_side * short_side * max(size) / min(size) < 4e6
+
+
+def test_nearest_neighbours_are_the_very_pixels_of_torchvision(torchvision: ModuleType) -> None:
+    prep = Preprocessing(resize=37, crop=(29, 31), interpolation="nearest")
+    assert largest_difference(torchvision, noise(811, 613), prep) == 0
+
+
+def test_a_picture_of_the_right_size_comes_out_as_it_is() -> None:
+    image = noise(32, 32)
+    for prep in (Preprocessing(resize=32, crop=(32, 32)), Preprocessing(resize=None, crop=(32, 32))):
+        assert np.array_equal(decode(bmp(image), prep), np.asarray(image))
+
+
+def test_a_picture_smaller_than_the_crop_stands_in_the_middle_of_black() -> None:
+    out = decode(bmp(Image.new("RGB", (3, 4), "white")), Preprocessing(resize=None, crop=(8, 8)))
+    assert out[2:6, 2:5].min() == 255
+    out[2:6, 2:5] = 0
+    assert out.max() == 0
+
+
+@pytest.mark.parametrize("size", [(3000, 2), (2, 3000), (4000, 3)])
+def test_a_line_too_long_to_be_resized_as_a_whole_still_gives_its_middle(
+    torchvision: ModuleType, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resample, "WHOLE_PIXELS", 0)
+    prep = Preprocessing(resize=20, crop=(17, 19), interpolation="bicubic")
+    assert largest_difference(torchvision, noise(*size), prep) <= 2
+
+
+def test_a_line_of_pixels_costs_no_more_memory_than_its_crop() -> None:
+    # torchvision would make a picture of 256 x 12,800,000 pixels of it
+    out = decode(bmp(noise(50_000, 1)), Preprocessing())
+    assert out.shape == (224, 224, 3)
+
+
+def test_scaled_decoding_is_for_jpegs_that_stay_larger_than_they_are_resized_to() -> None:
+    exact, scaled = (Preprocessing(resize=64, crop=(64, 64), scaled_decode=s) for s in (False, True))
+
+    def same(size: tuple[int, int], kind: str) -> bool:
+        file = BytesIO()
+        noise(*size).save(file, kind)
+        return np.array_equal(decode(file.getvalue(), exact), decode(file.getvalue(), scaled))
+
+    assert same((127, 300), "JPEG")
+    assert not same((128, 300), "JPEG")
+    assert same((128, 300), "PNG")
+
+
+def test_scaled_decoding_of_a_picture_on_its_side_gives_the_same_picture_upright() -> None:
+    smooth = noise(8, 6).resize((800, 600), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = BytesIO()
+    smooth.save(file, "JPEG", quality=95, exif=exif)
+    exact, scaled = (
+        decode(file.getvalue(), Preprocessing(resize=64, crop=(64, 50), scaled_decode=s)).astype(int)
+        for s in (False, True)
+    )
+    assert np.abs(exact - scaled).max() <= 6
