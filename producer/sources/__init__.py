@@ -1,23 +1,27 @@
-"""Where images come from. A source yields items lazily, however many there are."""
+"""Where images come from. A source yields its images lazily, however many there are."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Protocol
-
-from jobs.items import Item
+from producer.sources.archives import Archive
+from producer.sources.by_value import By, ByValue
+from producer.sources.chain import Chain, Urls, located
+from producer.sources.contract import Located, Picture, Source, Upload
 from producer.sources.files import Files
+from producer.sources.manifest import Manifest
+from producer.sources.objects import Objects
+from producer.sources.opening import open_source
 
-__all__ = ["Files", "Source"]
-
-
-class Source(Protocol):
-    """What can be submitted as a job."""
-
-    #: Folder that references have in common; makes items small on the wire. Empty where there is none.
-    base: str
-    #: True where no custom_id can come twice, so that nobody needs to look for it.
-    unique: bool
-
-    def __iter__(self) -> Iterator[Item]:
-        """The items, lazily; a second iteration begins anew."""
+__all__ = [
+    "Archive",
+    "By",
+    "ByValue",
+    "Chain",
+    "Files",
+    "Located",
+    "Manifest",
+    "Objects",
+    "Picture",
+    "Source",
+    "Upload",
+    "Urls",
+    "located",
+    "open_source",
+]

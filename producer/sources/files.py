@@ -1,93 +1,130 @@
-"""Folders and single files."""
+"""Folders, single files, and patterns of files."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 
 from jobs.errors import SourceError
-from jobs.items import MAX_ID_CHARS, Item
+from jobs.items import MAX_ID_CHARS, UNCARRIABLE, Item
+from producer.sources.contract import unnamable
+from producer.sources.patterns import IMAGE_SUFFIXES, Pattern, is_pattern
 
 __all__ = ["IMAGE_SUFFIXES", "Files"]
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"))
 #: A folder of up to this many entries is read in order of its names; a larger one as it lies on disk, so that
 #: memory stays bounded.
 SORT_LIMIT = 20_000
 
-_UNCARRIABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+@dataclass(frozen=True)
+class _Root:
+    """One name of the command line: what its images' custom_ids begin with, and where it is."""
+
+    name: str
+    path: str
+    pattern: Pattern | None = None
 
 
 class Files:
-    """Image files under folders (recursive, by suffix) and files named one by one (whatever their suffix).
+    """Image files under folders (recursive, by suffix), files named one by one (whatever their suffix), and patterns.
 
-    The custom_id is the path relative to the folder when one folder is named alone, else the path as it was named.
-    Hidden files and folders are passed over, and links to folders are not followed.
+    The custom_id is the path relative to the folder when one folder (or pattern) is named alone, else the path as it
+    was named. Hidden files and folders are passed over, and links to folders are not followed.
     """
-
-    unique = True
 
     def __init__(self, names: Sequence[str | os.PathLike[str]]) -> None:
         self.names = [os.path.normpath(name) for name in names]
-        paths = [os.path.abspath(name) for name in self.names]
-        for name, path in zip(self.names, paths, strict=True):
-            if not os.path.exists(path):
-                raise SourceError(f"no such file or folder: {name}")
-            if not os.access(path, os.R_OK):
-                raise SourceError(f"not readable: {name}")
-        _refuse_overlap(self.names, paths)
-        alone = len(paths) == 1 and os.path.isdir(paths[0])
-        self.base = paths[0] if alone else ""
-        self._roots = [("" if alone else name.lstrip("/"), path) for name, path in zip(self.names, paths, strict=True)]
+        roots = [_root(name) for name in self.names]
+        _refuse_overlap([root for root in roots if not root.pattern])
+        alone = len(roots) == 1 and os.path.isdir(roots[0].path)
+        self.base = roots[0].path if alone else ""
+        #: Only patterns can name a file twice; folders that do are refused.
+        self.unique = len(roots) == 1 or not any(root.pattern for root in roots)
+        self._roots = [_Root("" if alone else root.name.lstrip("/"), root.path, root.pattern) for root in roots]
 
     @property
     def roots(self) -> tuple[Path, ...]:
         """What workers must be allowed to read."""
-        return tuple(Path(path) for _, path in self._roots)
+        return tuple(Path(root.path) for root in self._roots)
+
+    def ids(self) -> Iterator[tuple[str, str]]:
+        """Each custom_id with the file's path."""
+        for item in self:
+            yield item.custom_id, item.ref
 
     def __iter__(self) -> Iterator[Item]:
-        for name, path in self._roots:
-            if os.path.isdir(path):
-                yield from _walk(name, path)
+        for root in self._roots:
+            if root.pattern:
+                yield from _matching(root, root.pattern)
+            elif os.path.isdir(root.path):
+                yield from _walk(root.name, root.path, _has_image_suffix)
             else:
-                yield _item(name, path)
+                yield _item(root.name, root.path)
 
 
-def _walk(name: str, folder: str) -> Iterator[Item]:
+def _root(name: str) -> _Root:
+    pattern = Pattern(name) if is_pattern(name) and not os.path.lexists(name) else None
+    shown = pattern.folder if pattern else name
+    path = os.path.abspath(shown)
+    if not os.path.exists(path):
+        raise SourceError(f"no such file or folder: {shown}")
+    if not os.access(path, os.R_OK):
+        raise SourceError(f"not readable: {shown}")
+    return _Root(shown, path, pattern)
+
+
+def _has_image_suffix(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _matching(root: _Root, pattern: Pattern) -> Iterator[Item]:
+    start = len(root.path.rstrip("/")) + 1
+    return _walk(root.name, root.path, lambda entry: pattern.matches(entry.path[start:]), pattern.depth)
+
+
+def _walk(
+    name: str, folder: str, wanted: Callable[[os.DirEntry[str]], bool], depth: int | None = None
+) -> Iterator[Item]:
     with os.scandir(folder) as scan:
         entries = list(islice(scan, SORT_LIMIT))
         few = len(entries) < SORT_LIMIT
         if few:
             entries.sort(key=lambda entry: entry.name)
-        yield from _entries(name, entries)
+        yield from _entries(name, entries, wanted, depth)
         if not few:
-            yield from _entries(name, scan)
+            yield from _entries(name, scan, wanted, depth)
 
 
-def _entries(name: str, entries: Iterator[os.DirEntry[str]] | list[os.DirEntry[str]]) -> Iterator[Item]:
+def _entries(
+    name: str,
+    entries: Iterator[os.DirEntry[str]] | list[os.DirEntry[str]],
+    wanted: Callable[[os.DirEntry[str]], bool],
+    depth: int | None,
+) -> Iterator[Item]:
     for entry in entries:
         if entry.name.startswith("."):
             continue
         inner = f"{name}/{entry.name}" if name else entry.name
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(inner, entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+            if depth is None or depth > 1:
+                yield from _walk(inner, entry.path, wanted, depth and depth - 1)
+        elif wanted(entry):
             yield _item(inner, entry.path)
 
 
 def _item(custom_id: str, path: str) -> Item:
     """The item of a file; a name that cannot travel becomes an item that fails, so that nobody misses it."""
-    if _UNCARRIABLE.search(path) or len(custom_id) > MAX_ID_CHARS:
-        shown = _UNCARRIABLE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", custom_id)[:MAX_ID_CHARS]
-        return Item(shown, f"invalid:{shown}")
+    if UNCARRIABLE.search(path) or len(custom_id) > MAX_ID_CHARS:
+        return unnamable(custom_id)
     return Item(custom_id, path)
 
 
-def _refuse_overlap(names: Sequence[str], paths: Sequence[str]) -> None:
-    ordered = sorted(zip((os.path.join(path, "") for path in paths), names, strict=True))
+def _refuse_overlap(roots: Sequence[_Root]) -> None:
+    ordered = sorted((os.path.join(root.path, ""), root.name) for root in roots)
     for (first, name), (second, other) in pairwise(ordered):
         if second.startswith(first):
             raise SourceError(f"{other} is named twice: it is part of {name}")

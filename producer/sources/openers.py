@@ -1,0 +1,85 @@
+"""How a file is opened, wherever it is: on disk, or in an object store."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import IO, Any, cast
+
+from jobs.errors import SourceError, UsageError
+
+__all__ = ["Opener", "file_system", "is_url", "opener", "spooled", "store_errors", "suffixes"]
+
+#: Opens a file for reading, from its beginning each time.
+Opener = Callable[[], IO[bytes]]
+
+#: Bytes copied at a time when a stream is put on disk.
+BLOCK_BYTES = 1 << 20
+
+
+def is_url(name: str) -> bool:
+    """True for ``scheme://...``."""
+    scheme, sep, _ = name.partition("://")
+    return bool(sep) and scheme.isascii() and scheme.replace("+", "").isalnum()
+
+
+def opener(name: str) -> Opener:
+    """Opens a path or a URL. Raises :class:`SourceError` where it cannot be read."""
+    return (lambda: _open_url(name)) if is_url(name) else (lambda: _open_path(name))
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it. Raises :class:`UsageError` that says what to install."""
+    try:
+        import fsspec
+
+        return cast("tuple[Any, str]", fsspec.core.url_to_fs(url))
+    except ImportError as exc:
+        scheme = url.partition(":")[0]
+        raise UsageError(f"{scheme}:// needs a package that is not there ({exc}); for s3: labelmill[s3]") from None
+    except ValueError as exc:
+        raise UsageError(f"{url}: {exc}") from None
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What a file system raises that cannot read; S3's client has errors of its own."""
+    botocore = sys.modules.get("botocore.exceptions")
+    return (OSError, ValueError, *((botocore.BotoCoreError,) if botocore else ()))
+
+
+def spooled(stream: IO[bytes]) -> Opener:
+    """A stream that can be read only once, put into a file without a name, so that it can be read again."""
+    kept = tempfile.TemporaryFile(prefix="labelmill-")  # noqa: SIM115 - lives as long as its opener
+    while block := stream.read(BLOCK_BYTES):
+        kept.write(block)
+    kept.flush()
+
+    def open_again() -> IO[bytes]:
+        again = os.fdopen(os.dup(kept.fileno()), "rb")  # the offset is shared: one reader at a time
+        again.seek(0)
+        return again
+
+    return open_again
+
+
+def suffixes(name: str) -> str:
+    """The last two suffixes of a name, in lower case: ``.tar.gz``, ``.csv``."""
+    return "".join(PurePosixPath(name.partition("?")[0]).suffixes[-2:]).lower()
+
+
+def _open_path(path: str) -> IO[bytes]:
+    try:
+        return open(path, "rb")
+    except OSError as exc:
+        raise SourceError(f"cannot read {path}: {exc.strerror}") from None
+
+
+def _open_url(url: str) -> IO[bytes]:
+    fs, path = file_system(url)
+    try:
+        return cast("IO[bytes]", fs.open(path, "rb"))
+    except store_errors() as exc:
+        raise SourceError(f"cannot read {url}: {exc}") from None
