@@ -21,6 +21,7 @@ __all__ = ["build_parser", "entry", "main"]
 #: Commands live in modules of their own, each with ``add_arguments(parser)`` and ``run(args) -> int``.
 COMMANDS = {
     "classify": ("producer.commands.classify", "classify files and folders, and print or write their labels"),
+    "gateway": ("producer.commands.gateway", "serve over HTTP, with a page to upload pictures and watch jobs"),
 }
 EXAMPLES = """examples:
   labelmill classify photos/

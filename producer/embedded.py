@@ -85,6 +85,12 @@ class Embedded:
             time.sleep(0.02)
         raise SetUpFailedError(self._last_words(), worker.returncode if worker.returncode > 0 else 1)
 
+    def check(self) -> None:
+        """Raises :class:`~jobs.errors.ServiceError` where one of the two has ended by itself."""
+        for process, what in zip(self._processes, ("redis", "worker"), strict=True):
+            if process.poll() is not None:
+                raise ServiceError(f"the embedded {what} has ended: {self._log(f'{what}.log')[-1000:]}")
+
     def _start_redis(self, socket: Path) -> None:
         command = [str(redis_server()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "600"]
         command += [

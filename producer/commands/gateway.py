@@ -1,0 +1,133 @@
+"""``labelmill gateway``: Labelmill over HTTP, and a page.
+
+With a broker named it uses that Redis and the workers that serve it; without, an embedded pair for as long as it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import os
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jobs.errors import UsageError
+from jobs.settings import DEFAULT_MODEL
+from producer.client import Labelmill
+from producer.embedded import Embedded
+
+if TYPE_CHECKING:
+    from producer.web.settings import WebSettings
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``gateway``."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1")
+    parser.add_argument("--port", type=_port, default=8000, help="default: 8000; 0: a free one")
+    parser.add_argument("--model", metavar="NAME_OR_FILE", help=f"[LABELMILL_MODEL] default: {DEFAULT_MODEL}")
+    parser.add_argument(
+        "--broker", metavar="URL", help="a Redis with workers [LABELMILL_BROKER_URL]; default: embedded"
+    )
+    parser.add_argument("--concurrency", type=_positive, metavar="N", help="processes of the embedded worker")
+    parser.add_argument(
+        "--processes",
+        type=_positive,
+        metavar="N",
+        help="processes of the gateway [LABELMILL_WEB_PROCESSES]; default: 2",
+    )
+    parser.add_argument("--access-log", action="store_true", help="print a line for each request")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser, where there is one")
+    parser.add_argument("--debug", action="store_true", help="Flask's own server with its debugger; never in public")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C; returns the exit code."""
+    settings = _settings(args)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with _service(args, settings) as (settings, check):
+        serve = _debug if args.debug else _gunicorn
+        return serve(args, settings, check)
+
+
+def _settings(args: argparse.Namespace) -> WebSettings:
+    try:
+        from producer.web.settings import WebSettings
+    except ImportError as exc:
+        raise UsageError("the gateway needs Flask and gunicorn; install labelmill[web]") from exc
+    settings = WebSettings.from_env()
+    if args.processes:
+        settings = replace(settings, web_processes=args.processes)
+    if args.model:
+        settings = replace(settings, model=args.model)
+    if not settings.web_hosts and _is_loopback(args.host):
+        from producer.web.guards import LOOPBACK_HOSTS
+
+        settings = replace(settings, web_hosts=(*LOOPBACK_HOSTS, args.host))
+    return settings
+
+
+@contextmanager
+def _service(args: argparse.Namespace, settings: WebSettings) -> Iterator[tuple[WebSettings, Callable[[], None]]]:
+    """Settings that name a Redis with workers, and a look whether what was started here still runs."""
+    if args.broker or os.environ.get("LABELMILL_BROKER_URL"):
+        settings = replace(settings, broker_url=args.broker or settings.broker_url)
+        Labelmill(settings=settings)  # says at once where Redis is not there
+        yield settings, lambda: None
+        return
+    print("labelmill: starting a Redis and a worker of its own", file=sys.stderr, flush=True)
+    with Embedded(settings, model=settings.model, file_roots=(), concurrency=args.concurrency) as pair:
+        model = pair.wait_ready()
+        yield replace(settings, broker_url=pair.settings.broker_url, ledger_url="", model=model.name), pair.check
+
+
+def _gunicorn(args: argparse.Namespace, settings: WebSettings, check: Callable[[], None]) -> int:
+    from producer.web.server import Gateway, interrupt_again
+
+    def ready(address: str) -> None:
+        print(f"labelmill: serving {settings.model_name} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        if args.open:
+            webbrowser.open(address)
+
+    gateway = Gateway(settings, host=args.host, port=args.port, access_log=args.access_log, ready=ready, check=check)
+    code = gateway.run()
+    interrupt_again()
+    return code
+
+
+def _debug(args: argparse.Namespace, settings: WebSettings, check: Callable[[], None]) -> int:
+    from producer.web import create_app
+
+    if not _is_loopback(args.host):
+        raise UsageError("--debug runs any code that a visitor types: it is for 127.0.0.1 only")
+    create_app(settings).run(args.host, args.port, debug=True, use_reloader=False, threaded=True)
+    return 0
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 65536:
+        raise ValueError
+    return number
