@@ -61,7 +61,8 @@ class Item:
     """One image of a job.
 
     ``ref`` says where the image is: a path (absolute, or relative to the worker's file roots), ``http(s)://...``,
-    ``blob:<sha256>`` for bytes kept in Redis, or ``error:<code>`` where the producer could not read it. ``fields`` are the user's own and come back with the result.
+    ``blob:<sha256>`` for bytes kept in Redis, or ``error:<code>`` where its producer could not read it. ``fields``
+    are the user's own and come back with the result.
     """
 
     custom_id: str
