@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,13 +19,17 @@ __all__ = ["build_parser", "entry", "main"]
 #: Commands that live in modules of their own, each with ``add_arguments(parser)`` and ``run(args) -> int``,
 #: imported only when they are called: a worker for ONNX must not load what an export needs.
 COMMANDS = {
+    "check": ("worker.commands.check", "say whether a worker could serve a model file here"),
     "export": ("worker.commands.export", "make a model file from a PyTorch network"),
+    "inspect": ("worker.commands.inspect", "show what a model file says of itself"),
     "prepare": ("worker.commands.prepare", "make a model of the house in the model folder"),
     "serve": ("worker.serve", "start a worker with a warm model"),
     "health": ("worker.health", "say whether the worker is ready"),
 }
 EXAMPLES = """examples:
   labelmill-worker prepare efficientnet-lite0
+  labelmill-worker export --arch densenet161 --weights densenet161.pth --format onnx --output densenet161.onnx
+  labelmill-worker check densenet161.onnx
   labelmill-worker serve --model efficientnet-lite0
 """
 
@@ -41,7 +46,10 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     for name, (module, summary) in COMMANDS.items():
         child = commands.add_parser(name, help=summary, description=summary)
         if name == command:
-            importlib.import_module(module).add_arguments(child)
+            called = importlib.import_module(module)
+            called.add_arguments(child)
+            child.epilog = getattr(called, "EPILOG", None)
+            child.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 
@@ -57,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); Python would complain again as it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def entry() -> None:

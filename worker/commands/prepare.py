@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from worker.export.prepare import DEFAULT_MODEL, PREPARED, prepare
-from worker.models.loader import MODEL_DIR_VARIABLE, default_model_dir
+from worker.export.prepare import DEFAULT_MODEL, prepare
+from worker.models.loader import HOUSE_MODELS, MODEL_DIR_VARIABLE, default_model_dir
 
 __all__ = ["add_arguments", "run"]
 
@@ -14,7 +14,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument(
-        "name", nargs="?", default=DEFAULT_MODEL, help=f"{' or '.join(PREPARED)} (default: {DEFAULT_MODEL})"
+        "name", nargs="?", default=DEFAULT_MODEL, help=f"{' or '.join(HOUSE_MODELS)} (default: {DEFAULT_MODEL})"
     )
     parser.add_argument("--format", choices=("onnx", "torchscript"), default="onnx", help="default: onnx")
     parser.add_argument(

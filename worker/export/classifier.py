@@ -1,6 +1,7 @@
-"""The form in which every model of ours is exported: decoded images in, final scores out."""
+"""The form in which every model of ours is exported: decoded images in, final scores out.
 
-from __future__ import annotations
+Without ``from __future__ import annotations``: TorchScript's compiler reads the types of the buffers as objects.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.errors import ExportError
+from worker.export.calm import one_thread
 from worker.export.classifier import ImageClassifier, as_classifier
 from worker.export.compare import eager, largest_difference
 from worker.export.files import written_whole
@@ -40,6 +41,7 @@ class ExportReport:
     note: str = ""
 
 
+@one_thread()
 def export_classifier(
     network: nn.Module,
     card: ModelCard,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.errors import ExportError, ModelFileError, UsageError
+from worker.export.calm import one_thread
 from worker.export.compare import eager, largest_difference
 from worker.export.files import written_whole
 from worker.export.probes import tensor_probes
@@ -56,6 +57,7 @@ class _Task:
     card: ModelCard | None
 
 
+@one_thread()
 def to_onnx(
     module: nn.Module,
     example: Sequence[Tensor],
@@ -117,6 +119,7 @@ def _attempt(model: onnx.ModelProto, task: _Task, method: str) -> OnnxExport:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise ExportError(f"onnx.checker refuses the export: {_first_line(exc)}") from exc
+    _forget_origins(model.graph.node)
     onnx.save_model(model, str(task.target))
     session = open_session(task.target)
 
@@ -125,6 +128,15 @@ def _attempt(model: onnx.ModelProto, task: _Task, method: str) -> OnnxExport:
         return session.run(None, {name: feeds[name] for name in (node.name for node in session.get_inputs())})
 
     return OnnxExport(task.target, method, largest_difference(task.module, run, task.probes))
+
+
+def _forget_origins(nodes: Any) -> None:
+    """Drop the stack traces that torch.onnx leaves in every node: paths of the machine that exported it."""
+    for node in nodes:
+        del node.metadata_props[:]
+        node.doc_string = ""
+        for attribute in node.attribute:
+            _forget_origins(attribute.g.node)
 
 
 def _captured(task: _Task, _: str) -> onnx.ModelProto:

@@ -6,14 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.errors import ModelFileError, ModelMissingError
-from worker.models.loader import default_model_dir, digest
+from worker.models.loader import HOUSE_MODELS, default_model_dir, digest
 from worker.models.reader import SUFFIX, Format, read_card
 
-__all__ = ["DEFAULT_MODEL", "PREPARED", "prepare"]
+__all__ = ["DEFAULT_MODEL", "prepare"]
 
 DEFAULT_MODEL = "efficientnet-lite0"
-#: Models that are made from what is installed, without a download.
-PREPARED = ("cifar10-cnn", "efficientnet-lite0")
 #: Raised when the same weights would give another file, so that files of the old way are made anew.
 RECIPE = 1
 
@@ -23,9 +21,9 @@ def prepare(name: str = DEFAULT_MODEL, *, file_format: Format = "onnx", model_di
 
     Imports torch only when it makes something. Raises :class:`~jobs.errors.ModelFileError`.
     """
-    if name not in PREPARED:
+    if name not in HOUSE_MODELS:
         raise ModelMissingError(
-            f"no recipe for {name!r}; there is one for {', '.join(PREPARED)}; "
+            f"no recipe for {name!r}; there is one for {', '.join(HOUSE_MODELS)}; "
             "export any other model with labelmill-worker export"
         )
     target = (model_dir or default_model_dir()) / (name + SUFFIX[file_format])

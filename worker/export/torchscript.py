@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.errors import ExportError, ScriptError, TraceError, UsageError
+from worker.export.calm import one_thread
 from worker.export.compare import largest_difference
 from worker.export.probes import tensor_probes
 from worker.models.card import CARD_KEY, ModelCard
@@ -41,6 +42,7 @@ class Scripted:
     note: str = ""
 
 
+@one_thread()
 def to_torchscript(
     module: nn.Module,
     example: Sequence[Tensor],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 from jobs.errors import ModelCardError, UsageError
 from worker.models.card import ModelCard, Preprocessing
 from worker.models.labels import read_labels
+from worker.models.reader import CARD_VARIABLE
 
-__all__ = ["PRESETS", "add_card_flags", "card_from_flags", "parse_preprocessing"]
+__all__ = ["PRESETS", "add_card_flags", "add_preprocessing_flags", "card_from_flags", "hand_on", "parse_preprocessing"]
 
+#: The name of a card before a file takes it: each file gets its own name.
+PLAIN_NAME = "plain"
 #: Mean and std that people name; ``resize`` is 256/224 of the crop in all of them.
 PRESETS = {
     "imagenet": Preprocessing(),
@@ -58,6 +62,13 @@ def card_from_flags(args: argparse.Namespace, name: str) -> ModelCard | None:
         output=args.output_kind,
         activation=args.activation,
     )
+
+
+def hand_on(args: argparse.Namespace) -> None:
+    """Put the card of the flags into the environment, where this process and its children read it."""
+    card = card_from_flags(args, PLAIN_NAME)
+    if card is not None:
+        os.environ[CARD_VARIABLE] = card.to_json()
 
 
 def parse_preprocessing(

@@ -12,8 +12,19 @@ from worker.models.noop import NOOP, is_noop, load_noop
 from worker.models.reader import SUFFIX, file_format, read_card
 from worker.models.runtime import Runtime
 
-__all__ = ["MODEL_DIR_VARIABLE", "default_model_dir", "digest", "identify", "load", "read_card", "resolve"]
+__all__ = [
+    "HOUSE_MODELS",
+    "MODEL_DIR_VARIABLE",
+    "default_model_dir",
+    "digest",
+    "identify",
+    "load",
+    "read_card",
+    "resolve",
+]
 
+#: Models that ``labelmill-worker prepare`` makes from what is installed, without a download.
+HOUSE_MODELS = ("cifar10-cnn", "efficientnet-lite0")
 #: The environment variable that names the folder of prepared models.
 MODEL_DIR_VARIABLE = "LABELMILL_MODEL_DIR"
 #: What a name may be completed with, in the order in which the files are looked for.
@@ -100,4 +111,5 @@ def _missing(name: str, folder: Path) -> str:
         return f"no such model file: {name}"
     found = sorted({path.stem for path in folder.glob("*") if path.suffix in SUFFIXES}) if folder.is_dir() else []
     there = ", ".join([*found, NOOP])
-    return f"no model {name!r} in {folder} (there: {there}); make it: labelmill-worker prepare {name}"
+    make = f"labelmill-worker prepare {name}" if name in HOUSE_MODELS else "labelmill-worker export --help"
+    return f"no model {name!r} in {folder} (there: {there}); make it: {make}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -12,19 +13,21 @@ from worker.models.card import CARD_KEY, SCHEMA, ModelCard
 from worker.models.labels import parse_labels, read_labels
 from worker.models.onnx_header import read_onnx_header
 
-__all__ = ["SUFFIX", "Format", "file_format", "read_card", "sidecar_path"]
+__all__ = ["CARD_VARIABLE", "SUFFIX", "Format", "file_format", "read_card", "sidecar_path"]
 
 Format = Literal["onnx", "torchscript", "torch_export"]
 #: Ending of the files of each format; the contents decide, not the ending.
 SUFFIX: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "torch_export": ".pt2"}
 
+#: The environment variable with the card (JSON) of files that carry none and have no side-car.
+CARD_VARIABLE = "LABELMILL_MODEL_CARD"
 #: Keys that a side-car JSON may leave out, and what a plain file is taken to be.
 PLAIN = {"input": "float32_nchw", "output": "logits", "version": "1"}
 _ZIP_MAGIC = b"PK\x03\x04"
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card inside the file, or the side-car ``<file>.json`` beside a plain file.
+    """The card inside the file; of a plain file the side-car ``<file>.json``, else ``$LABELMILL_MODEL_CARD``.
 
     Raises :class:`~jobs.errors.ModelCardError` where there is none, or two, or it cannot be read;
     :class:`~jobs.errors.ModelCorruptError` where the file is no whole model file.
@@ -32,6 +35,8 @@ def read_card(path: Path) -> ModelCard:
     embedded = _embedded(path, file_format(path))
     sidecar = sidecar_path(path)
     if embedded is None and not sidecar.exists():
+        if given := os.environ.get(CARD_VARIABLE):
+            return ModelCard.from_json(given).with_name(path.stem)
         raise ModelCardError(
             f"{path} carries no model card and {sidecar.name} is not beside it; write one with its labels "
             "and preprocessing, give --labels, or export the model with labelmill-worker export"
