@@ -14,6 +14,8 @@ from typing import Any, cast
 import orjson
 import redis
 
+from jobs.reach import Reach
+
 __all__ = ["ModelInfo", "Registry", "WorkerInfo"]
 
 #: Seconds after which a silent worker is no longer listed.
@@ -45,6 +47,7 @@ class WorkerInfo:
     models: tuple[ModelInfo, ...]
     started_ms: int = 0
     rss_bytes: int = 0
+    reach: Reach = Reach()
 
 
 class Registry:
@@ -65,6 +68,7 @@ class Registry:
             "models": orjson.dumps(models),
             "started_ms": info.started_ms,
             "rss_bytes": info.rss_bytes,
+            "reach": orjson.dumps(info.reach.as_json()),
         }
         key = f"{self.prefix}worker:{info.node}"
         with self.redis.pipeline(transaction=False) as pipe:
@@ -128,4 +132,5 @@ def _worker(node: str, raw: Mapping[bytes, bytes]) -> WorkerInfo:
         ),
         started_ms=int(raw[b"started_ms"]),
         rss_bytes=int(raw[b"rss_bytes"]),
+        reach=Reach.from_json(orjson.loads(raw[b"reach"])) if b"reach" in raw else Reach(),
     )

@@ -16,6 +16,7 @@ from celery import Celery
 from jobs.errors import LabelmillError
 from jobs.ledger import Ledger, connect
 from jobs.patience import GONE, Patience
+from jobs.reach import Reach
 from jobs.reconciler import Reconciler
 from jobs.registry import ModelInfo, Registry, WorkerInfo
 from jobs.settings import Settings
@@ -123,4 +124,6 @@ class Node:
         rss = sum(process.memory_info().rss for process in [me, *me.children(recursive=True)])
         models = tuple(ModelInfo(m.name, m.digest, images_per_s=self._rates.get(m.name, 0.0)) for m in self.models)
         host = socket.gethostname()
-        return WorkerInfo(self.name, self.state, host, os.getpid(), self._processes, models, self._started_ms, rss)
+        reach = Reach.of(self.settings.file_roots, self.settings.url_hosts)
+        pid, started = os.getpid(), self._started_ms
+        return WorkerInfo(self.name, self.state, host, pid, self._processes, models, started, rss, reach)
