@@ -8,7 +8,7 @@
     │   ├── ModelNotServedError       no worker serves the model
     │   └── ItemError                 one image; never fails its neighbours; stored as {code, message}
     │       ├── NotFoundError, ForbiddenError, TooLargeError, UnsupportedFormatError,
-    │       └── CorruptImageError, FetchTimeoutError (transient), ...
+    │       └── CorruptImageError, FetchTimeoutError (transient), FetchFailedError (transient), ...
     └── ServiceError                  ours or the operator's to mend; outward only the code is shown
         ├── BrokerUnavailableError    Redis or the broker does not answer
         ├── ModelFileError            the model cannot be served (SETUP_FAILED)
@@ -30,6 +30,7 @@ __all__ = [
     "CorruptImageError",
     "CrashedWorkerError",
     "ExportError",
+    "FetchFailedError",
     "FetchTimeoutError",
     "FixedBatchError",
     "ForbiddenError",
@@ -163,6 +164,13 @@ class FetchTimeoutError(ItemError):
     """The image could not be fetched in time."""
 
     code = "fetch_timeout"
+    transient = True
+
+
+class FetchFailedError(ItemError):
+    """The image could not be fetched."""
+
+    code = "fetch_failed"
     transient = True
 
 
