@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
@@ -47,7 +47,7 @@ class WorkerInfo:
     models: tuple[ModelInfo, ...]
     started_ms: int = 0
     rss_bytes: int = 0
-    reach: Reach = Reach()
+    reach: Reach = field(default_factory=Reach)
 
 
 class Registry:
