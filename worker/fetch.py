@@ -1,0 +1,110 @@
+"""From a reference to the bytes of an image file: a path, a URL, or a blob; only what the operator allows."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from jobs.errors import ForbiddenError, InvalidItemError, ItemError, NotFoundError, TooLargeError
+from jobs.items import UNCARRIABLE
+from worker.guard import Guard
+from worker.roots import Roots
+from worker.urls import Resolve, Urls, resolve
+
+__all__ = ["BLOB", "Fetcher", "retry"]
+
+#: Begins the reference of bytes that someone else holds; the key follows.
+BLOB = "blob:"
+#: Times one image is asked for when the fault may pass, and the longest wait before the second, in seconds.
+ATTEMPTS = 4
+FIRST_WAIT_S = 0.2
+
+T = TypeVar("T")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+class Fetcher:
+    """Fetches the images of one process; its threads may share it.
+
+    ``file_roots`` are folders that may be read; ``url_hosts`` are hosts that may be asked, see
+    :class:`worker.guard.Guard`; none of either allows nothing. ``timeout_s`` is the longest wait for one URL, retries
+    included. ``blobs`` gives the bytes of a ``blob:`` reference, or ``None``.
+    """
+
+    def __init__(
+        self,
+        *,
+        file_roots: Sequence[Path] = (),
+        url_hosts: Sequence[str] = (),
+        max_bytes: int = 64 << 20,
+        timeout_s: float = 10.0,
+        blobs: Callable[[str], bytes | None] | None = None,
+        resolve: Resolve = resolve,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.max_bytes = max_bytes
+        self.timeout_s = timeout_s
+        self._roots = Roots(file_roots, max_bytes=max_bytes)
+        self._urls = Urls(Guard(url_hosts), max_bytes=max_bytes, resolve=resolve)
+        self._blobs = blobs
+        self._sleep = sleep
+
+    def fetch(self, ref: str) -> bytes:
+        """The bytes of an image file.
+
+        Raises a class of :class:`~jobs.errors.ItemError`: not found, forbidden, too large, an invalid reference, or
+        a transient one when a server did not answer in time, again and again.
+        """
+        if not ref or UNCARRIABLE.search(ref):
+            raise InvalidItemError("the reference is empty or has control characters")
+        scheme = _SCHEME.match(ref)
+        if scheme is not None:
+            return self._fetch_url(ref, scheme[1].lower())
+        if ref.startswith(BLOB):
+            return self._fetch_blob(ref.removeprefix(BLOB))
+        return self._roots.read(ref)
+
+    def close(self) -> None:
+        """Close the connections that are kept for more."""
+        self._urls.close()
+
+    def _fetch_url(self, url: str, scheme: str) -> bytes:
+        if scheme not in ("http", "https"):
+            raise ForbiddenError(f"workers do not fetch {scheme}:// references")
+        until = time.monotonic() + self.timeout_s
+        return retry(lambda: self._urls.read(url, until=until), until=until, sleep=self._sleep)
+
+    def _fetch_blob(self, key: str) -> bytes:
+        data = self._blobs(key) if self._blobs is not None else None
+        if data is None:
+            raise NotFoundError("the uploaded bytes are gone")
+        if len(data) > self.max_bytes:
+            raise TooLargeError(f"the upload has {len(data)} bytes; at most {self.max_bytes} are allowed")
+        return data
+
+
+def retry(
+    call: Callable[[], T],
+    *,
+    until: float,
+    attempts: int = ATTEMPTS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """The call's answer; a transient :class:`~jobs.errors.ItemError` is tried again while there is time.
+
+    The waits double, and each is cut to a random part of at least half, so that workers that failed together do not
+    come back together.
+    """
+    for attempt in range(attempts):
+        wait = FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.0)
+        try:
+            return call()
+        except ItemError as exc:
+            if not exc.transient or attempt == attempts - 1 or time.monotonic() + wait >= until:
+                raise
+        sleep(wait)
+    raise ValueError("attempts must be at least 1")

@@ -1,0 +1,111 @@
+"""Files under the folders that the operator opened to workers, and none outside them.
+
+A file is found first, looked at next, and opened last: by then it is held by its descriptor (``O_PATH``), so nothing
+that happens to its name in between (a symbolic link changed, a folder moved) can make it another file. Its real
+place comes from the kernel (``/proc/self/fd``), not from reading the path again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.errors import (
+    FetchFailedError,
+    ForbiddenError,
+    InvalidItemError,
+    ItemError,
+    NotFoundError,
+    TooLargeError,
+)
+
+__all__ = ["Roots"]
+
+OUTSIDE = "this path is not in a folder that workers may read (LABELMILL_FILE_ROOTS)"
+#: What the kernel says of a name that leads nowhere.
+_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class Roots:
+    """Reads files under ``roots``; a path outside says only ``forbidden``, never whether it exists."""
+
+    def __init__(self, roots: Sequence[Path], *, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        # as named, which a path must begin with, and as they really are, which a file must lie in
+        self._named = tuple(_folder(os.path.abspath(root)) for root in roots)
+        self._real = tuple(_folder(os.path.realpath(root)) for root in roots)
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a regular file.
+
+        An absolute path must lead into a root; a relative one is looked for in each of them, in order. Raises
+        :class:`~jobs.errors.ForbiddenError`, :class:`~jobs.errors.NotFoundError`,
+        :class:`~jobs.errors.InvalidItemError` (a folder, a pipe), :class:`~jobs.errors.TooLargeError` or
+        :class:`~jobs.errors.FetchFailedError`.
+        """
+        if path.startswith("/"):
+            return self._read(path)
+        missing: ItemError = ForbiddenError(OUTSIDE)
+        for root in self._named:
+            try:
+                return self._read(root + path)
+            except NotFoundError as exc:
+                missing = exc
+        raise missing
+
+    def _read(self, path: str) -> bytes:
+        if not (os.path.normpath(path) + "/").startswith(self._named + self._real):
+            raise ForbiddenError(OUTSIDE)
+        try:
+            return self._read_held(path)
+        except OSError as exc:
+            raise self._item_error(exc, path) from exc
+
+    def _read_held(self, path: str) -> bytes:
+        held = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            link = f"/proc/self/fd/{held}"
+            if not os.readlink(link).startswith(self._real):
+                raise ForbiddenError(OUTSIDE)
+            status = os.fstat(held)
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidItemError("this is not a regular file")
+            if status.st_size > self.max_bytes:
+                raise TooLargeError(f"the file has {status.st_size} bytes; at most {self.max_bytes} are allowed")
+            file = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return self._contents(file, status.st_size)
+            finally:
+                os.close(file)
+        finally:
+            os.close(held)
+
+    def _contents(self, file: int, size: int) -> bytes:
+        data = os.read(file, size + 1)
+        if len(data) == size:
+            return data
+        parts = [data]  # it is being written to, or larger than one read gives
+        while parts[-1]:
+            parts.append(os.read(file, 1 << 20))
+            if sum(map(len, parts)) > self.max_bytes:
+                raise TooLargeError(f"the file has more than {self.max_bytes} bytes")
+        return b"".join(parts)
+
+    def _item_error(self, exc: OSError, path: str) -> ItemError:
+        """What the sender may know: a link that leads outside tells nothing about what is there."""
+        if not (os.path.realpath(path) + "/").startswith(self._real):
+            return ForbiddenError(OUTSIDE)
+        if exc.errno in _NOWHERE:
+            return NotFoundError()
+        if exc.errno in (errno.EACCES, errno.EPERM):
+            return ForbiddenError("the worker has no permission to read this file")
+        if exc.errno == errno.ENAMETOOLONG:
+            return InvalidItemError("the path is too long")
+        return FetchFailedError(f"the file could not be read: {os.strerror(exc.errno or 0)}")
+
+
+def _folder(path: str) -> str:
+    return path.rstrip("/") + "/"
