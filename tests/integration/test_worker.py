@@ -70,9 +70,7 @@ def many(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
-def test_every_pool_serves_bulk_and_single_calls(
-    pool: str, redis: RedisServer, many: Path
-) -> None:
+def test_every_pool_serves_bulk_and_single_calls(pool: str, redis: RedisServer, many: Path) -> None:
     with worker_process(redis, pool=pool, file_roots=[many], app="tasks") as worker:
         job = Labelmill(settings=redis.settings).submit(Files([many]), model="noop", chunk_size=7)
         assert len(results_by_id(job)) == 300
@@ -89,9 +87,7 @@ def test_the_model_is_loaded_once_in_each_process(redis: RedisServer, many: Path
         assert worker.log().count("is warm in process") == 2
 
 
-def test_a_bad_single_image_is_an_answer_and_fails_no_group(
-    redis: RedisServer, tmp_path: Path
-) -> None:
+def test_a_bad_single_image_is_an_answer_and_fails_no_group(redis: RedisServer, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "good.png")
     (tmp_path / "page.jpg").write_text("<html>no picture</html>")
     model = prepare("efficientnet-lite0")
