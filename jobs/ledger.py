@@ -19,7 +19,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
-from jobs.errors import CrashedWorkerError, JobError, LabelmillError, UsageError
+from jobs.errors import BrokerUnavailableError, CrashedWorkerError, JobError, LabelmillError, UsageError
 from jobs.records import COUNTS, Claim, DeadLetter, Entry, JobRequest, JobStatus, positions
 from jobs.settings import Settings
 
@@ -35,6 +35,7 @@ __all__ = [
     "JobStatus",
     "Ledger",
     "MissingBlobError",
+    "TakenError",
     "connect",
     "new_job_id",
 ]
@@ -50,11 +51,19 @@ class MissingBlobError(JobError):
     code = "missing_blob"
 
 
+#: What Redis says when its memory or its disk is full; nothing was done then, and it may pass.
+_REFUSAL = re.compile(r"OOM command not allowed.*|MISCONF .*")
+
+
+class TakenError(JobError):
+    """Another producer sends this job now."""
+
+
 #: How the scripts begin an error that the caller must know: its first word, and the class it becomes.
 _ERRORS: dict[str, type[JobError]] = {
     "NOJOB": JobError,
     "CLOSED": JobError,
-    "TAKEN": JobError,
+    "TAKEN": TakenError,
     "NOENTRY": JobError,
     "NOBLOB": MissingBlobError,
 }
@@ -250,6 +259,11 @@ class Ledger:
         raw = self.redis.xrange(self.key(job, "results"), min=f"({after}", count=limit)
         return [_entry(*pair) for pair in cast("list[tuple[bytes, dict[bytes, bytes]]]", raw)]
 
+    def last_entry(self, job: str) -> str:
+        """The id of the stream entry that was written last; ``0-0`` where there is none."""
+        last = cast("list[tuple[bytes, Any]]", self.redis.xrevrange(self.key(job, "results"), count=1))
+        return last[0][0].decode() if last else "0-0"
+
     def wait_for_entry(self, job: str, *, after: str, timeout_s: float) -> bool:
         """Wait until a chunk is closed after a stream entry's id; False when none was in time."""
         stream = {self.key(job, "results"): after}
@@ -297,6 +311,9 @@ class Ledger:
             kind, _, text = str(exc).partition(" ")
             if kind in _ERRORS:
                 raise _ERRORS[kind](f"{text}: {args[0]}") from None
+            refusal = _REFUSAL.search(str(exc))
+            if refusal:
+                raise BrokerUnavailableError(f"Redis refuses to write ({refusal[0]})") from exc
             raise
 
 

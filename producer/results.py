@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import cast
 
 from jobs.items import Result, decode_chunk, decode_outcomes, label_objects
 from jobs.ledger import Entry, Ledger
 from jobs.patience import Patience
+from jobs.records import positions
 from jobs.registry import ModelInfo, Registry
 
 __all__ = ["ResultReader"]
@@ -26,8 +28,10 @@ class ResultReader:
         self._patience = patience or Patience()
         self._models: dict[str, ModelInfo] = {}
 
-    def pages(self, after: str = "0-0", *, wait_s: float = 1.0) -> Iterator[tuple[str, list[Result]]]:
-        """Each page with the cursor behind it, until the job has ended.
+    def pages(
+        self, after: str = "0-0", *, wait_s: float = 1.0, follow: bool = True
+    ) -> Iterator[tuple[str, list[Result]]]:
+        """Each page with the cursor behind it, until the job has ended; without ``follow``, until nothing is there.
 
         While nothing new is there, an empty page comes every ``wait_s``, so that the caller can look around.
         """
@@ -36,7 +40,7 @@ class ResultReader:
             if page:
                 after = page[-1].id
                 yield after, self._patience(partial(self._results, page))
-            elif ended:
+            elif ended or not follow:
                 return
             else:
                 yield after, []
@@ -47,13 +51,19 @@ class ResultReader:
         return ended, self.ledger.entries(self.job, after=after, limit=PAGE)
 
     def _results(self, page: list[Entry]) -> list[Result]:
-        superseded = self.ledger.superseded(self.job)
+        superseded = self._superseded(page)
         return [
             result
             for entry in page
             for result in self._expand(entry)
             if result.position not in superseded.get(entry.id, ())
         ]
+
+    def _superseded(self, page: list[Entry]) -> dict[str, frozenset[int]]:
+        """Positions of this page that were retried: a later entry has their results."""
+        ids = [entry.id for entry in page]
+        found = cast("list[bytes | None]", self.ledger.redis.hmget(self.ledger.key(self.job, "superseded"), ids))
+        return positions({id.encode(): raw for id, raw in zip(ids, found, strict=True) if raw})
 
     def _expand(self, entry: Entry) -> Iterator[Result]:
         items = decode_chunk(entry.payload).items

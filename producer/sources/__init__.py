@@ -2,7 +2,7 @@
 
 from producer.sources.archives import Archive
 from producer.sources.by_value import By, ByValue
-from producer.sources.chain import Chain, Urls, located
+from producer.sources.chain import Chain, Pictures, Urls, located
 from producer.sources.contract import Located, Picture, Source, Upload
 from producer.sources.files import Files
 from producer.sources.manifest import Manifest
@@ -19,6 +19,7 @@ __all__ = [
     "Manifest",
     "Objects",
     "Picture",
+    "Pictures",
     "Source",
     "Upload",
     "Urls",

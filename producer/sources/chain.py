@@ -1,14 +1,18 @@
-"""Several sources as one, and URLs named one by one."""
+"""Several sources as one, URLs named one by one, and images that a program makes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
 
 from jobs.errors import SourceError
 from jobs.items import MAX_REF_CHARS, Item
-from producer.sources.contract import Located, Picture, Source, is_carriable
+from producer.sources.contract import Located, Picture, Source, Upload, is_carriable
 
-__all__ = ["Chain", "Urls", "located"]
+__all__ = ["Chain", "Pictures", "Urls", "located"]
 
 
 class Chain:
@@ -56,3 +60,50 @@ def located(source: Source) -> Iterator[tuple[str, str]]:
         yield from source.ids()
     else:
         yield from ((picture.custom_id, f"image {number}") for number, picture in enumerate(source, start=1))
+
+
+class Pictures:
+    """Images that a program makes: :class:`~jobs.items.Item` by reference, :class:`Upload` by value.
+
+    What can be gone through only once is kept on disk, since ids are compared before anything is sent; with
+    ``unique`` they are known not to repeat, and it is sent as it comes.
+    """
+
+    base = ""
+
+    def __init__(self, pictures: Iterable[Picture], *, unique: bool = False) -> None:
+        self.unique = unique
+        self._pictures = pictures
+        self._kept = _Kept(iter(pictures)) if iter(pictures) is pictures and not unique else None
+
+    def __iter__(self) -> Iterator[Picture]:
+        return iter(self._kept or self._pictures)
+
+
+class _Kept:
+    """What an iterator gave, on disk."""
+
+    def __init__(self, pictures: Iterator[Picture]) -> None:
+        self._pictures: Iterator[Picture] | None = pictures
+        self._file = tempfile.TemporaryFile(prefix="labelmill-")  # noqa: SIM115 - lives as long as this
+
+    def __iter__(self) -> Iterator[Picture]:
+        if self._pictures is not None:
+            for picture in self._pictures:
+                self._write(picture)
+            self._pictures = None
+        self._file.seek(0)
+        while length := self._file.read(8):
+            head = orjson.loads(self._file.read(int.from_bytes(length, "big")))
+            yield self._read(head)
+
+    def _write(self, picture: Picture) -> None:
+        data = picture.data if isinstance(picture, Upload) else None
+        ref = None if isinstance(picture, Upload) else picture.ref
+        size = None if data is None else len(data)
+        head = orjson.dumps([picture.custom_id, ref, size, picture.fields])
+        self._file.write(len(head).to_bytes(8, "big") + head + (data or b""))
+
+    def _read(self, head: list[Any]) -> Picture:
+        custom_id, ref, size, fields = head
+        return Item(custom_id, ref, fields) if size is None else Upload(custom_id, self._file.read(size), fields)

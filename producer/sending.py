@@ -1,0 +1,206 @@
+"""Sending: images become items, items become chunks, and each chunk goes into the ledger before its ticket."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jobs.errors import LabelmillError
+from jobs.items import Item, encode_chunk
+from jobs.ledger import JobStatus, MissingBlobError, TakenError
+from producer.ids import check_ids, missing, sent_ids
+from producer.lock import SendLock
+from producer.sources import Picture, Source, Upload
+
+if TYPE_CHECKING:
+    from producer.client import Labelmill
+
+__all__ = ["Sender", "StoppedError"]
+
+#: Work of one chunk, in seconds: an interactive request waits for one chunk at most.
+CHUNK_S = 0.1
+#: Items of a chunk at the least and the most, and where no worker has said how fast it is.
+SMALLEST_CHUNK, LARGEST_CHUNK, UNKNOWN_CHUNK = 4, 512, 32
+#: Bytes of uploaded images in one chunk; one image may be larger.
+CHUNK_BYTES = 4 << 20
+#: Seconds between two looks at what a producer waits for.
+POLL_S = 0.2
+#: Chunks, and uploaded bytes, between two looks at the memory of Redis.
+MEMORY_EVERY, MEMORY_EVERY_BYTES = 64, 32 << 20
+#: Digests of uploaded images that are remembered, so that the same bytes are not sent again.
+REMEMBERED = 100_000
+
+
+class StoppedError(LabelmillError):
+    """Sending was stopped; the same job goes on where it was left."""
+
+
+@dataclass
+class _Chunk:
+    """Items that go together, and the bytes that they need."""
+
+    items: list[Item] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    size: int = 0
+
+    def add(self, picture: Picture) -> None:
+        if isinstance(picture, Upload):
+            digest = hashlib.sha256(picture.data).hexdigest()
+            if digest not in self.blobs:
+                self.blobs[digest] = picture.data
+                self.size += len(picture.data)
+            picture = Item(picture.custom_id, f"blob:{digest}", picture.fields)
+        self.items.append(picture)
+
+
+class Sender:
+    """Sends one source to one job. ``sent`` counts items; ``waiting`` says what it waits for, if anything.
+
+    Both may be read from another thread; :meth:`stop` may be called from one.
+    """
+
+    def __init__(self, client: Labelmill, job_id: str, *, chunk_size: int | None = None) -> None:
+        self.job_id = job_id
+        self.sent = 0
+        self.waiting = ""
+        self._client = client
+        self._ledger = client.ledger
+        self._chunk_size = chunk_size
+        self._stop = threading.Event()
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._unweighed = 0
+
+    def stop(self) -> None:
+        """End :meth:`send` with :class:`StoppedError` after the chunk it is at."""
+        self._stop.set()
+
+    def send(self, source: Source, *, checked: bool = False) -> int:
+        """Send what the job has not accepted yet, and seal it; returns how many items that were.
+
+        ``checked``: the ids of the source were checked. Raises :class:`~jobs.errors.SourceError` before anything is
+        sent where they are not unique, and :class:`~jobs.errors.JobError` where the job takes no more items.
+        """
+        if not checked and not self._status().sealed:
+            check_ids(source)
+        while True:
+            lock = self._await_turn()
+            if lock is None:
+                return self.sent
+            with lock.held():
+                try:
+                    self._send_rest(source)
+                    return self.sent
+                except TakenError:  # we were silent for too long, and another one has gone on
+                    continue
+
+    def _await_turn(self) -> SendLock | None:
+        """The lock; None where nothing is left to be sent."""
+        lock = SendLock(self._ledger, self.job_id)
+        while not self._status().sealed:
+            if self._client.patience(lock.acquire):
+                self.waiting = ""
+                return lock
+            self._pause("another producer sends this job")
+        self.waiting = ""
+        return None
+
+    def _send_rest(self, source: Source) -> None:
+        writer = secrets.token_hex(8)
+        number = self._client.patience(lambda: self._ledger.take_over(self.job_id, writer))
+        status = self._status()
+        if status.sealed:
+            return
+        pictures: Iterable[Picture] = source
+        if number:
+            pictures = missing(source, sent_ids(self._ledger, self.job_id))
+        for chunk in self._chunks(pictures, self._chunk_size or self._best_size(status)):
+            queued = self._write(number, chunk, source.base, status.lane, writer)
+            self.sent += len(chunk.items)
+            number += 1
+            self._make_room(number, queued)
+        self._client.patience(lambda: self._ledger.seal(self.job_id, writer=writer))
+
+    def _chunks(self, pictures: Iterable[Picture], size: int) -> Iterator[_Chunk]:
+        chunk = _Chunk()
+        for picture in pictures:
+            chunk.add(picture)
+            if len(chunk.items) >= size or chunk.size >= CHUNK_BYTES:
+                yield chunk
+                chunk = _Chunk()
+        if chunk.items:
+            yield chunk
+
+    def _best_size(self, status: JobStatus) -> int:
+        rates = [m.images_per_s for m in self._client.registry.serving(status.model, status.digest) if m.images_per_s]
+        if not rates:
+            return UNKNOWN_CHUNK
+        return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, round(CHUNK_S * sum(rates) / len(rates))))
+
+    def _write(self, number: int, chunk: _Chunk, base: str, lane: str, writer: str) -> int:
+        """Into the ledger, then the ticket; returns how many items of the job are queued."""
+        payload = encode_chunk((item.checked() for item in chunk.items), base=base, sent_ms=int(time.time() * 1000))
+        queued = self._client.patience(lambda: self._submit(number, payload, chunk.blobs, writer))
+        self._client.patience(lambda: self._client.bell.ring(lane))
+        return queued
+
+    def _submit(self, number: int, payload: bytes, blobs: dict[str, bytes], writer: str) -> int:
+        new = {digest: data for digest, data in blobs.items() if digest not in self._known}
+        while True:
+            try:
+                queued = self._ledger.submit(self.job_id, number, payload, writer=writer, blobs=new)
+                break
+            except MissingBlobError:
+                if new is blobs:
+                    raise
+                new = blobs  # some of them were done with, and deleted, in the meantime
+        self._remember(new)
+        return queued
+
+    def _remember(self, blobs: dict[str, bytes]) -> None:
+        for digest, data in blobs.items():
+            self._unweighed += len(data)
+            self._known[digest] = None
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+    # -- back-pressure ----------------------------------------------------------------------------
+
+    def _make_room(self, number: int, queued: int) -> None:
+        """Wait while the backlog of the job is deep or Redis is full, and say so."""
+        weigh = number % MEMORY_EVERY == 0 or self._unweighed >= MEMORY_EVERY_BYTES
+        reason = self._crowded(queued, weigh=weigh)
+        if reason:
+            with self._client.sweeping():
+                while reason:
+                    self._pause(reason)
+                    reason = self._crowded(self._status().request_counts["queued"], weigh=True)
+            self.waiting = ""
+        if self._stop.is_set():
+            raise StoppedError()
+
+    def _crowded(self, queued: int, *, weigh: bool) -> str:
+        settings = self._client.settings
+        if queued > settings.backlog_limit:
+            return f"{queued:,} images are queued (limit {settings.backlog_limit:,})"
+        if not weigh:
+            return ""
+        self._unweighed = 0
+        info = self._client.patience(lambda: self._ledger.redis.info("memory"))
+        used = int(info["used_memory"])
+        if used > settings.redis_memory_mark:
+            return f"Redis holds {used >> 20} MiB (mark {settings.redis_memory_mark >> 20} MiB)"
+        return ""
+
+    def _pause(self, reason: str) -> None:
+        self.waiting = reason
+        if self._stop.wait(POLL_S):
+            raise StoppedError()
+
+    def _status(self) -> JobStatus:
+        return self._client.patience(lambda: self._ledger.status(self.job_id))
