@@ -36,12 +36,12 @@ class TableWriter:
     def _print(self) -> None:
         if not self._rows:
             return
-        table = Table(box=None, pad_edge=False, show_header=self._header, header_style="bold")
-        table.add_column("file", overflow="fold", min_width=24)
-        table.add_column("label", overflow="fold", min_width=24)
-        table.add_column("score", justify="right", min_width=6)
+        table = Table(box=None, pad_edge=False, show_header=self._header, header_style="bold", expand=True)
+        table.add_column("file", overflow="fold", ratio=3)
+        table.add_column("label", overflow="fold", ratio=4)
+        table.add_column("score", justify="right", width=6)
         if self._top_k > 1:
-            table.add_column("next", style="dim", overflow="ellipsis", no_wrap=True)
+            table.add_column("next", style="dim", overflow="ellipsis", no_wrap=True, ratio=4)
         for result in sorted(self._rows, key=lambda result: result.custom_id):
             table.add_row(*self._cells(result))
         self._console.print(table)
