@@ -78,10 +78,13 @@ def fetch(cache: Path | None = None, source: str = "auto") -> Path:
     cache = cache or default_cache()
     path = cache / "cifar10.npz"
     if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        data = SOURCES[source](cache).verify()
-        with written_whole(path) as partial:
-            np.savez(partial, **asdict(data))
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            data = SOURCES[source](cache).verify()
+            with written_whole(path) as partial:
+                np.savez(partial, **asdict(data))
+        except OSError as exc:
+            raise SourceError(f"CIFAR-10 cannot be kept in {cache} ({exc}); name another folder with --cache") from exc
     return path
 
 

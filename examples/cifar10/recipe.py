@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from worker.export.cifar10 import MEAN, STD, Cifar10CNN
+from jobs.errors import UsageError
+from worker.export.cifar10 import INPUT_SIZE, MEAN, STD, Cifar10CNN
 
 __all__ = ["Epoch", "Recipe", "measure", "reproducible", "tensors", "train"]
 
@@ -42,6 +43,12 @@ class Recipe:
     label_smoothing: float = 0.05
     #: Pixels of reflected border that a crop may reach into.
     border: int = 4
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1 or self.learning_rate <= 0:
+            raise UsageError("epochs and batch are at least 1, and the learning rate is above 0")
+        if not (0 < self.warmup < 1 and 0 <= self.label_smoothing < 1 and 0 <= self.border < INPUT_SIZE[0]):
+            raise UsageError("warmup lies between 0 and 1, label smoothing from 0 below 1, border from 0 to 31")
 
 
 @dataclass(frozen=True)

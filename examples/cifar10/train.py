@@ -55,8 +55,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Train, save, and say what was reached."""
     args = parser().parse_args(argv)
-    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
     try:
+        recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+        args.output.mkdir(parents=True, exist_ok=True)
         training, test = _splits(args)
         started = time.monotonic()
         with _progress(recipe.epochs, len(training[1])) as report:
@@ -65,6 +66,12 @@ def main(argv: list[str] | None = None) -> int:
     except LabelmillError as exc:
         print(f"error: {exc.message}", file=sys.stderr)
         return exc.exit_code
+    except OSError as exc:
+        print(f"error: {args.output} cannot be written to ({exc.strerror})", file=sys.stderr)
+        return UsageError.exit_code
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
     minutes = (time.monotonic() - started) / 60
     right = f"{history[-1].test_accuracy:.2%} of {len(test[1]):,} images right"
     print(f"{right} after {minutes:.1f} min: {args.output}")

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.errors import ModelFileError, SourceError
+from jobs.errors import ModelFileError, SourceError, UsageError
 from worker.export import cifar10
 from worker.export.export import export_classifier
 from worker.export.vision import vision
@@ -199,6 +199,26 @@ def test_training_leaves_torch_as_it_was(example: Import) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"warmup": 1.0}, {"border": 32}]
+)
+def test_a_recipe_that_cannot_be_trained_is_refused(example: Import, wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        example("recipe").Recipe(**wrong)
+
+
+def test_an_output_that_cannot_be_written_ends_before_the_training(
+    tmp_path: Path, example: Import, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+
+    status = example("train").main(["--output", str(tmp_path / "file"), "--cache", str(tmp_path / "cache")])
+
+    assert status == UsageError.exit_code
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file'} cannot be written to (File exists)\n"
+    assert not (tmp_path / "cache").exists()
 
 
 def test_augmentation_gives_a_shifted_window_or_its_mirror(example: Import) -> None:
