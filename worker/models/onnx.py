@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jobs.errors import (
     ModelUnsupportedError,
 )
 from worker.models.card import ModelCard
+from worker.models.onnx_header import read_onnx_header
 from worker.models.runtime import Images, Scores
 from worker.models.tensors import check_scores, empty_scores, to_input, to_scores
 
@@ -83,7 +85,9 @@ def open_session(path: Path, *, threads: int = 1, device: str = "cpu") -> ort.In
     except ort_errors.InvalidProtobuf as exc:
         raise ModelCorruptError(f"{path}: no whole ONNX file; export it or copy it again") from exc
     except Exception as exc:
-        raise ModelUnsupportedError(f"{path}: onnxruntime {ort.__version__} cannot run it: {_first_line(exc)}") from exc
+        raise ModelUnsupportedError(
+            f"{path} ({_versions(path)}): onnxruntime {ort.__version__} cannot run it: {_load_reason(exc)}"
+        ) from exc
 
 
 def _check_input(session: ort.InferenceSession, card: ModelCard, path: Path) -> None:
@@ -132,6 +136,18 @@ def _run(session: ort.InferenceSession, card: ModelCard, path: Path, *, batch: i
         if batch == 1:
             raise ModelUnsupportedError(f"{path}: it fails on a black image: {_first_line(exc)}") from exc
         raise FixedBatchError(f"{path}: it takes one image but not {batch}: {_first_line(exc)}") from exc
+
+
+def _versions(path: Path) -> str:
+    header = read_onnx_header(path)
+    opsets = ", ".join(f"opset {version} of {domain or 'ai.onnx'}" for domain, version in header.opsets.items())
+    return f"{opsets}, IR version {header.ir_version}"
+
+
+def _load_reason(exc: Exception) -> str:
+    """ONNX Runtime's sentence without its code, our path, and the place in its source."""
+    reason = _first_line(exc).partition(" failed:")[2] or _first_line(exc)
+    return re.sub(r"^/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])", "", reason)
 
 
 def _first_line(exc: Exception) -> str:

@@ -110,7 +110,6 @@ def _open(path: Path, device: str) -> Any:
             return torch.jit.load(str(path), map_location=device)
         except Exception as exc:
             if "Unknown builtin op" in str(exc) or "version" in str(exc):
-                raise ModelUnsupportedError(
-                    f"{path}: torch {torch.__version__} cannot run it: {last_line(exc)}"
-                ) from exc
+                reason = str(exc).strip().partition("\n")[0]
+                raise ModelUnsupportedError(f"{path}: torch {torch.__version__} cannot run it: {reason}") from exc
             raise ModelCorruptError(f"{path}: no whole TorchScript file; export it or copy it again") from exc

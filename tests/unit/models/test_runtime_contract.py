@@ -36,9 +36,7 @@ def test_a_row_is_the_same_alone_and_in_a_batch_so_order_is_kept(runtime: Runtim
 def test_a_batch_turned_round_gives_scores_turned_round(runtime: Runtime) -> None:
     images = images_for(runtime, 5)
 
-    np.testing.assert_allclose(
-        runtime.predict(images[::-1]), runtime.predict(images)[::-1], rtol=1e-5, atol=1e-7
-    )
+    np.testing.assert_allclose(runtime.predict(images[::-1]), runtime.predict(images)[::-1], rtol=1e-5, atol=1e-7)
 
 
 def test_models_that_decode_tell_different_images_apart(runtime: Runtime) -> None:
