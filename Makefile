@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := embedded,onnx,torch,export,parquet,s3,web,dev
 
-.PHONY: help setup model demo lint format test clean
+.PHONY: help setup model demo lint format test test-slow clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -34,7 +34,10 @@ format: setup    ## put the source into shape
 	$(BIN)/ruff format .
 
 test: model      ## every test but the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: model ## the tests that take minutes, and download CIFAR-10 once
+	$(BIN)/python -m pytest -m slow --timeout 1800
 
 clean:           ## remove what setup and runs made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
