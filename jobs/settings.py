@@ -53,6 +53,13 @@ def parse_count(value: str) -> int:
     return number
 
 
+def _port(value: str) -> int:
+    number = int(value)
+    if not 0 <= number <= 65_535:
+        raise ValueError("must be a port, 0 to 65535")
+    return number
+
+
 def parse_seconds(value: str) -> float:
     """Seconds above 0."""
     number = float(value)
@@ -101,6 +108,9 @@ class Settings:
     webhook_hosts: tuple[str, ...] = setting((), parse_names, "hosts that workers may call at a job's end")
     webhook_secret: str = setting("", _text, "signs webhooks; never shown")
     redis_memory_mark: int = setting(2 << 30, parse_bytes, "memory of Redis past which producers wait")
+    metrics_port: int = setting(0, _port, "where a worker serves its metrics over HTTP; empty: nowhere")
+    metrics_host: str = setting("127.0.0.1", _text, "address of the metrics' port; 0.0.0.0 within a container")
+    state_dir: str = setting("", _text, "folder where a worker says its state, for health; empty: the temporary one")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:

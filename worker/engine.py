@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import perf_counter
 
 import numpy as np
 import orjson
@@ -17,7 +18,7 @@ from jobs.errors import ItemError, LabelmillError, ModelRunError
 from jobs.items import SCORE_UNITS, Item, encode_failure
 from worker.models.runtime import Images, Runtime, Scores
 
-__all__ = ["ChunkResult", "Engine", "Predictions", "top"]
+__all__ = ["ChunkResult", "Engine", "Predictions", "Spent", "top"]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,16 @@ class Predictions:
         return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].replace(b"],[", b"]\n[")
 
 
+@dataclass
+class Spent:
+    """Where the time of a run went, in seconds, and the sizes of its batches."""
+
+    fetch_s: float = 0.0
+    decode_s: float = 0.0
+    predict_s: float = 0.0
+    batches: list[int] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class ChunkResult:
     """``lines``: one for each item, in order, joined by newlines."""
@@ -43,6 +54,7 @@ class ChunkResult:
     lines: bytes
     succeeded: int
     failed: int
+    spent: Spent = field(default_factory=Spent, compare=False)
 
 
 def top(scores: Scores, k: int) -> Predictions:
@@ -72,23 +84,32 @@ class Engine:
         """Classify items; every one gets a line, in order. ``fetch`` gives the bytes of a reference."""
         lines: list[bytes] = []
         failed = 0
+        spent = Spent()
         for start in range(0, len(items), self.batch_size):
-            block, bad = self._run_batch(items[start : start + self.batch_size], fetch, top_k)
+            block, bad = self._run_batch(items[start : start + self.batch_size], fetch, top_k, spent)
             lines.append(block)
             failed += bad
-        return ChunkResult(b"\n".join(lines), len(items) - failed, failed)
+        return ChunkResult(b"\n".join(lines), len(items) - failed, failed, spent)
 
-    def _run_batch(self, items: Sequence[Item], fetch: Callable[[str], bytes], top_k: int) -> tuple[bytes, int]:
+    def _run_batch(
+        self, items: Sequence[Item], fetch: Callable[[str], bytes], top_k: int, spent: Spent
+    ) -> tuple[bytes, int]:
         if not self.runtime.decodes:
-            return self._predict(np.zeros((len(items), 1, 1, 3), np.uint8), top_k).lines(), 0
+            return self._predict(np.zeros((len(items), 1, 1, 3), np.uint8), top_k, spent).lines(), 0
         images: list[Images] = []
         errors: dict[int, LabelmillError] = {}
         for position, item in enumerate(items):
+            began = fetched = perf_counter()
             try:
-                images.append(self.decode(fetch(item.ref)))
+                data = fetch(item.ref)
+                fetched = perf_counter()
+                images.append(self.decode(data))
             except ItemError as exc:
                 errors[position] = exc
-        outcomes = self._outcomes(images, top_k)
+            ended = perf_counter()
+            spent.fetch_s += fetched - began
+            spent.decode_s += ended - fetched
+        outcomes = self._outcomes(images, top_k, spent)
         if not errors and isinstance(outcomes, bytes):
             return outcomes, 0
         good = iter(outcomes.split(b"\n") if isinstance(outcomes, bytes) else outcomes)
@@ -96,24 +117,27 @@ class Engine:
         failures = sum(not isinstance(line, bytes) for line in lines)
         return b"\n".join(line if isinstance(line, bytes) else encode_failure(line) for line in lines), failures
 
-    def _outcomes(self, images: list[Images], top_k: int) -> bytes | list[bytes | LabelmillError]:
+    def _outcomes(self, images: list[Images], top_k: int, spent: Spent) -> bytes | list[bytes | LabelmillError]:
         """The result lines of decoded images; where the model raises, item by item."""
         if not images:
             return []
         try:
-            return self._predict(np.stack(images), top_k).lines()
+            return self._predict(np.stack(images), top_k, spent).lines()
         except ModelRunError as exc:
             log.warning("the model raised on a batch of %d (%s): item by item", len(images), exc.message)
         outcomes: list[bytes | LabelmillError] = []
         for image in images:
             try:
-                outcomes.append(self._predict(image[np.newaxis], top_k).lines())
+                outcomes.append(self._predict(image[np.newaxis], top_k, spent).lines())
             except ModelRunError as exc:
                 outcomes.append(exc)
         return outcomes
 
-    def _predict(self, images: Images, top_k: int) -> Predictions:
+    def _predict(self, images: Images, top_k: int, spent: Spent) -> Predictions:
+        began = perf_counter()
         scores = self.runtime.predict(images)
+        spent.predict_s += perf_counter() - began
+        spent.batches.append(len(images))
         if len(scores) != len(images):
             raise ModelRunError(f"the model gave {len(scores)} answers for {len(images)} images")
         return top(scores, top_k)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from jobs.ledger import Ledger
 from jobs.patience import GONE
+from worker.metrics import Meter, NoMeter
 
 __all__ = ["LeaseKeeper"]
 
@@ -21,8 +22,9 @@ RENEWALS = 4
 class LeaseKeeper:
     """Renews the held tokens in a thread of its own between :meth:`start` and :meth:`stop`."""
 
-    def __init__(self, ledger: Ledger, *, lease_s: float) -> None:
+    def __init__(self, ledger: Ledger, *, lease_s: float, meter: Meter | None = None) -> None:
         self.ledger = ledger
+        self.meter = meter or NoMeter()
         self.lease_s = lease_s
         self._held: set[str] = set()
         self._lock = threading.Lock()
@@ -54,7 +56,9 @@ class LeaseKeeper:
         """One renewal of all that is held."""
         with self._lock:
             tokens = list(self._held)
-        for token in self.ledger.renew(tokens, lease_s=self.lease_s):
+        lost = self.ledger.renew(tokens, lease_s=self.lease_s)
+        self.meter.leases(renewed=len(tokens) - len(lost), lost=len(lost))
+        for token in lost:
             log.warning("lost the lease of %s: its results will be dropped", token)
             with self._lock:
                 self._held.discard(token)

@@ -24,10 +24,14 @@ from celery import Celery, bootsteps
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.signals import worker_process_init, worker_shutting_down
 
-from jobs.errors import LabelmillError, ModelFileError
+from jobs.backlog import BacklogWatch
+from jobs.errors import LabelmillError, ModelFileError, UsageError
 from jobs.lanes import served_by
+from jobs.ledger import connect
 from jobs.orphans import end_with_parent
 from jobs.settings import Settings
+from jobs.tickets import Bell
+from worker import metrics
 from worker.models import loader
 from worker.node import Node, State
 
@@ -45,6 +49,7 @@ class _Installed:
     reader: int
     writer: int
     pid: int
+    backlog: BacklogWatch | None = None
 
 
 _installed: _Installed | None = None
@@ -55,6 +60,7 @@ def install(app: Celery, *, chose_queues: bool) -> None:
     global _installed
     try:
         settings = Settings.from_env()
+        metrics.prepare(settings)
         node = Node(app, settings, _identify(settings))
     except LabelmillError as exc:
         _die(exc.message, exc.exit_code)
@@ -93,13 +99,19 @@ class AwaitModels(bootsteps.StartStopStep):  # type: ignore[misc]
         if worker.pool_cls.__module__.endswith(("thread", "gevent", "eventlet")):
             _set_up_process()
         rates = self._await(mine, processes)
+        _serve_metrics(mine, processes)
         mine.node.start(worker.hostname, processes, rates)
+        mine.backlog = BacklogWatch(connect(mine.settings), Bell(worker.app), prefix=mine.settings.key_prefix)
+        mine.backlog.start()
         if issubclass(worker.pool_cls, PreforkPool):
             threading.Thread(target=_watch, args=(mine, worker), name="set-up-watch", daemon=True).start()
 
     def stop(self, worker: Any) -> None:
         """The pool has ended, and with it what it held."""
-        assert_installed().node.stop()
+        mine = assert_installed()
+        if mine.backlog:
+            mine.backlog.stop()
+        mine.node.stop()
 
     def _await(self, mine: _Installed, processes: int) -> dict[str, float]:
         deadline = time.monotonic() + mine.settings.setup_timeout_s
@@ -112,6 +124,19 @@ class AwaitModels(bootsteps.StartStopStep):  # type: ignore[misc]
                 raise _failed(report["error"], report["exit_code"])
             rates = report["images_per_s"]
         return rates
+
+
+def _serve_metrics(mine: _Installed, processes: int) -> None:
+    settings = mine.settings
+    if not settings.metrics_port:
+        return
+    from worker import exposition
+
+    try:
+        exposition.serve(settings, exposition.NodeCollector(mine.node, settings, processes, list(State)))
+    except OSError as exc:
+        at = f"{settings.metrics_host}:{settings.metrics_port}"
+        raise _failed(f"LABELMILL_METRICS_PORT: cannot serve metrics at {at} ({exc})", UsageError.exit_code) from exc
 
 
 def _set_up_process(**_: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -48,8 +49,12 @@ def serve_ticket(lane: str, *, token: str) -> int:
 
 
 def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
-    items = claim.chunk.items
-    done = engine.run(items, _fetch(warm, claim), top_k=claim.top_k)
+    chunk, model = claim.chunk, engine.runtime.card.name
+    if chunk.sent_ms:
+        warm.meter.queued(model, time.time() - chunk.sent_ms / 1000)
+    done = engine.run(chunk.items, _fetch(warm, claim), top_k=claim.top_k)
+    warm.meter.chunk(model, "bulk", done)
+    began = time.perf_counter()
     recorded = warm.patience(
         lambda: warm.ledger.finish(
             claim,
@@ -59,6 +64,7 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
             digest=engine.runtime.digest,
         )
     )
+    warm.meter.wrote(model, time.perf_counter() - began, recorded=recorded)
     if not recorded:
         log.warning("chunk %s of job %s came too late: dropped", claim.chunk_id, claim.job)
 
@@ -89,7 +95,9 @@ def classify_one(image: str, *, model: str | None = None, top_k: int = 5, data: 
     item = Item(image, image)
     try:
         fetch = warm.fetcher.fetch if data is None else _inline(data, warm.settings.max_bytes)
-        lines = engine.run([item.checked()], fetch, top_k=max(1, int(top_k))).lines
+        done = engine.run([item.checked()], fetch, top_k=max(1, int(top_k)))
+        warm.meter.chunk(card.name, "interactive", done)
+        lines = done.lines
     except ItemError as exc:
         lines = encode_failure(exc)
     (outcome,) = decode_outcomes(lines)

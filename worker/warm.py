@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from worker.decode import DecodeLimits, decode
 from worker.engine import Engine
 from worker.fetch import Fetcher
 from worker.leases import LeaseKeeper
+from worker.metrics import Meter, NoMeter, make_meter
 from worker.models import golden, loader
 from worker.models.runtime import Runtime
 
@@ -48,6 +49,7 @@ class Warm:
     fetcher: Fetcher
     engines: dict[str, Engine]
     images_per_s: dict[str, float]
+    meter: Meter = field(default_factory=NoMeter)
 
     def engine(self, model: str) -> Engine:
         """The engine of a model by name. Raises :class:`ModelNotServedError`."""
@@ -104,9 +106,10 @@ def _set_up(settings: Settings) -> Warm:
             *(runtime.card.name, runtime.digest[:19], os.getpid()),
             *(time.monotonic() - started, batch_size, rate),
         )
-    keeper = LeaseKeeper(ledger, lease_s=settings.lease_s)
+    meter = make_meter(settings)
+    keeper = LeaseKeeper(ledger, lease_s=settings.lease_s, meter=meter)
     keeper.start()
-    return Warm(settings, ledger, keeper, Patience(), fetcher, engines, rates)
+    return Warm(settings, ledger, keeper, Patience(), fetcher, engines, rates, meter)
 
 
 def warm_up(runtime: Runtime) -> tuple[int, float]:

@@ -1,0 +1,201 @@
+"""The backlog of each model: how many images wait, and how long the workers of today need for them.
+
+Every worker has a :class:`BacklogWatch`; each few seconds one of them looks, and writes plain numbers that a scaler
+can read without knowing us:
+
+    <prefix>backlog:<model>          seconds until all is done at the rate of today
+    <prefix>backlog_items:<model>    images that are queued or leased
+
+Both lapse when nobody looks any more, so that a scaler never acts on an old figure. Seconds are images over processes
+over the rate of one process. That rate is measured while work waits, smoothed; before there was any, it is what the
+workers measured at their warm-up, and without a worker as if there were one process.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import orjson
+import redis
+
+from jobs import lanes
+from jobs.patience import GONE
+from jobs.registry import Registry, WorkerInfo
+from jobs.tickets import Bell
+
+__all__ = ["Backlog", "BacklogWatch", "Look", "Seen", "estimate", "read"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks.
+LOOK_S = 2.0
+#: Seconds that a figure stands without a new look.
+STANDS_S = 30
+#: Seconds after which a change of the rate has made up most of the estimate.
+SMOOTHING_S = 10.0
+#: Images a second of one process of which nothing is known.
+UNKNOWN_RATE = 1.0
+SERVING = ("READY", "BUSY")
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits for a model: ``items`` queued or leased, ``seconds`` until they are done."""
+
+    items: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen at ``at_s``; ``done`` by job, ``queued`` and ``rates`` (images/s of one process) by model."""
+
+    at_s: float = 0.0
+    done: Mapping[str, int] = field(default_factory=dict)
+    queued: Mapping[str, int] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Seen:
+    """The work of one model now, and the processes that serve it."""
+
+    queued: int = 0
+    leased: int = 0
+    finished: int = 0
+    processes: int = 0
+    warm_up_rate: float = 0.0
+
+
+def estimate(seen: Seen, before: float, elapsed_s: float, *, saturated: bool) -> float:
+    """Images a second of one process: measured where work waited all the time, else what was believed before."""
+    if saturated and seen.processes and seen.finished and elapsed_s > 0:
+        measured = seen.finished / elapsed_s / seen.processes
+        weight = 1.0 - math.exp(-elapsed_s / SMOOTHING_S) if before else 1.0
+        return before + weight * (measured - before)
+    return before or seen.warm_up_rate or UNKNOWN_RATE
+
+
+class BacklogWatch:
+    """Looks at the backlog in a thread of its own between :meth:`start` and :meth:`stop`."""
+
+    def __init__(self, client: redis.Redis, bell: Bell, *, prefix: str = "lm:") -> None:
+        self.redis = client
+        self.registry = Registry(client, prefix=prefix)
+        self.bell = bell
+        self.prefix = prefix
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="backlog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; waits for the look under way."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def look(self) -> dict[str, Backlog]:
+        """One look, written down; a handful of round trips."""
+        raw = cast("bytes | None", self.redis.get(f"{self.prefix}backlog_look"))
+        before = Look(**orjson.loads(raw)) if raw else Look()
+        seconds, micros = self.redis.time()
+        now = seconds + micros / 1e6
+        seen: dict[str, Seen] = {}
+        self._serving(seen)
+        done = self._jobs(seen, before)
+        self._interactive(seen)
+        rates = {
+            model: estimate(
+                each,
+                before.rates.get(model, 0.0),
+                now - before.at_s,
+                saturated=each.queued > 0 and before.queued.get(model, 0) > 0,
+            )
+            for model, each in seen.items()
+        }
+        queued = {model: each.queued for model, each in seen.items()}
+        found = {model: _backlog(each, rates[model]) for model, each in seen.items()}
+        self._write(found, Look(now, done, queued, {**before.rates, **rates}))
+        return found
+
+    def _serving(self, seen: dict[str, Seen]) -> None:
+        for worker in self.registry.workers():
+            if worker.state in SERVING:
+                _count(worker, seen)
+
+    def _jobs(self, seen: dict[str, Seen], before: Look) -> dict[str, int]:
+        """Count the open jobs, and what was finished since ``before`` of those that were open then."""
+        open_jobs = [job.decode() for job in cast("list[bytes]", self.redis.zrange(f"{self.prefix}deadlines", 0, -1))]
+        jobs = list(dict.fromkeys([*open_jobs, *before.done]))
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job in jobs:
+                pipe.hmget(f"{self.prefix}job:{job}", "model", "queued", "leased", "succeeded", "failed", "state")
+            rows = pipe.execute()
+        done: dict[str, int] = {}
+        for job, (model, *numbers, state) in zip(jobs, rows, strict=True):
+            if model is None:
+                continue
+            queued, leased, succeeded, failed = (int(number or 0) for number in numbers)
+            each = seen.setdefault(model.decode(), Seen())
+            each.queued += queued
+            each.leased += leased
+            each.finished += max(0, succeeded + failed - before.done.get(job, 0))
+            if state != b"ended":
+                done[job] = succeeded + failed
+        return done
+
+    def _interactive(self, seen: dict[str, Seen]) -> None:
+        for model, each in seen.items():
+            each.queued += self.bell.waiting(lanes.interactive(model))
+
+    def _write(self, found: Mapping[str, Backlog], look: Look) -> None:
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.set(f"{self.prefix}backlog_look", orjson.dumps(look), ex=STANDS_S)
+            for model, backlog in found.items():
+                pipe.set(f"{self.prefix}backlog:{model}", f"{backlog.seconds:.1f}", ex=STANDS_S)
+                pipe.set(f"{self.prefix}backlog_items:{model}", backlog.items, ex=STANDS_S)
+            pipe.execute()
+
+    def _my_turn(self) -> bool:
+        """One look in each period, whoever makes it."""
+        return bool(self.redis.set(f"{self.prefix}backlog_turn", b"1", nx=True, px=int(LOOK_S * 900)))
+
+    def _loop(self) -> None:
+        gone = False
+        while not self._stop.wait(LOOK_S):
+            try:
+                if self._my_turn():
+                    self.look()
+                gone = False
+            except GONE as exc:
+                if not gone:
+                    log.warning("cannot look at the backlog (%s)", type(exc).__name__)
+                gone = True
+
+
+def read(client: redis.Redis, models: list[str], *, prefix: str = "lm:") -> dict[str, Backlog]:
+    """The figures that stand now, by model; one round trip."""
+    keys = [f"{prefix}{kind}:{model}" for model in models for kind in ("backlog_items", "backlog")]
+    values = cast("list[bytes | None]", client.mget(keys)) if keys else []
+    pairs: Any = zip(models, values[0::2], values[1::2], strict=True)
+    return {model: Backlog(int(items), float(seconds)) for model, items, seconds in pairs if items and seconds}
+
+
+def _count(worker: WorkerInfo, seen: dict[str, Seen]) -> None:
+    for model in worker.models:
+        each = seen.setdefault(model.name, Seen())
+        each.processes += worker.processes
+        each.warm_up_rate = max(each.warm_up_rate, model.images_per_s)
+
+
+def _backlog(seen: Seen, rate: float) -> Backlog:
+    items = seen.queued + seen.leased
+    return Backlog(items, items / rate / max(1, seen.processes))

@@ -1,0 +1,88 @@
+"""The backlog's figures: what is counted, at which rate it is worked off, and who writes them down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fakeredis import FakeRedis
+
+from jobs.backlog import BacklogWatch, Seen, estimate, read
+from jobs.items import Item, encode_chunk
+from jobs.ledger import JobRequest, Ledger
+from jobs.registry import ModelInfo, Registry, WorkerInfo
+
+
+class SilentBell:
+    """No single request waits."""
+
+    def waiting(self, lane: str) -> int:
+        return 0
+
+
+@pytest.fixture
+def redis() -> Iterator[FakeRedis]:
+    client = FakeRedis()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def watch(redis: FakeRedis) -> BacklogWatch:
+    return BacklogWatch(redis, SilentBell())  # type: ignore[arg-type]
+
+
+def announce(redis: FakeRedis, *, processes: int, rate: float, node: str = "a") -> None:
+    model = ModelInfo("m", "sha256:0", images_per_s=rate)
+    Registry(redis).announce(WorkerInfo(node, "READY", "host", 1, processes, (model,)))
+
+
+def submit(redis: FakeRedis, images: int) -> Ledger:
+    ledger = Ledger(redis)
+    ledger.create("job", JobRequest(model="m"))
+    ledger.submit("job", 0, encode_chunk(Item(str(i), str(i)) for i in range(images)))
+    return ledger
+
+
+def test_seconds_are_images_over_processes_and_their_rate(redis: FakeRedis, watch: BacklogWatch) -> None:
+    announce(redis, processes=2, rate=5.0)
+    submit(redis, 100)
+    assert watch.look()["m"].seconds == 10.0
+    assert redis.get("lm:backlog:m") == b"10.0"
+    assert redis.get("lm:backlog_items:m") == b"100"
+    assert read(redis, ["m", "other"]) == {"m": watch.look()["m"]}
+
+
+def test_leased_images_count_until_they_are_finished(redis: FakeRedis, watch: BacklogWatch) -> None:
+    ledger = submit(redis, 4)
+    claim = ledger.claim("m.bulk", "token", lease_s=10)
+    assert claim is not None
+    assert watch.look()["m"].items == 4
+    ledger.finish(claim, succeeded=4, failed=0, results=b"[]\n[]\n[]\n[]", digest="d")
+    assert watch.look()["m"].items == 0
+
+
+def test_without_a_worker_the_seconds_are_those_of_one_process(redis: FakeRedis, watch: BacklogWatch) -> None:
+    announce(redis, processes=4, rate=10.0)
+    submit(redis, 100)
+    watch.look()
+    Registry(redis).withdraw("a")
+    assert watch.look()["m"].seconds == 10.0
+
+
+def test_figures_lapse_when_nobody_looks(redis: FakeRedis, watch: BacklogWatch) -> None:
+    submit(redis, 1)
+    watch.look()
+    assert 0 < redis.ttl("lm:backlog:m") <= 30
+
+
+def test_the_rate_is_measured_while_work_waits() -> None:
+    seen = Seen(queued=10, finished=600, processes=3, warm_up_rate=500.0)
+    assert estimate(seen, 0.0, 2.0, saturated=True) == 100.0
+    assert estimate(seen, 0.0, 2.0, saturated=False) == 500.0
+
+
+def test_a_changed_rate_is_believed_slowly() -> None:
+    seen = Seen(queued=10, finished=400, processes=1)
+    assert 100.0 < estimate(seen, 100.0, 2.0, saturated=True) < 150.0
+    assert estimate(seen, 100.0, 60.0, saturated=True) < 100.0, "400 in a minute are slower than believed"
