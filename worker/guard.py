@@ -37,7 +37,7 @@ class Target:
         """Take a URL apart; raises :class:`~jobs.errors.InvalidItemError` where it is none that can be asked for."""
         try:
             parts = urlsplit(url)
-            host = (parts.hostname or "").rstrip(".").encode("idna").decode("ascii")
+            host = _ascii((parts.hostname or "").rstrip("."))
             port = parts.port
         except ValueError as exc:  # UnicodeError is one
             raise InvalidItemError("this is not a valid URL") from exc
@@ -48,7 +48,7 @@ class Target:
         path = quote(parts.path or "/", safe=_SENT_AS_IS)
         if parts.query:
             path += "?" + quote(parts.query, safe=_SENT_AS_IS)
-        return cls(parts.scheme, host.lower(), DEFAULT_PORTS[parts.scheme] if port is None else port, path)
+        return cls(parts.scheme, host, DEFAULT_PORTS[parts.scheme] if port is None else port, path)
 
 
 class Guard:
@@ -60,7 +60,7 @@ class Guard:
     """
 
     def __init__(self, hosts: Sequence[str]) -> None:
-        entries = {host.strip().lower() for host in hosts}
+        entries = {_ascii(host.strip()) for host in hosts}
         self._exact = {entry for entry in entries if not entry.startswith("*")}
         self._below = tuple(entry[1:] for entry in entries if entry.startswith("*."))
         self._any = "*" in entries
@@ -99,6 +99,11 @@ def is_public(address: str) -> bool:
         if ip.is_site_local:
             return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _ascii(host: str) -> str:
+    """A host's name as it is asked for; raises :class:`UnicodeError` where it is none."""
+    return host.encode("idna").decode("ascii").lower()
 
 
 def _bare(host: str) -> str:

@@ -68,7 +68,7 @@ class Roots:
         held = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             link = f"/proc/self/fd/{held}"
-            if not os.readlink(link).startswith(self._real):
+            if not (os.readlink(link) + "/").startswith(self._real):
                 raise ForbiddenError(OUTSIDE)
             status = os.fstat(held)
             if not stat.S_ISREG(status.st_mode):

@@ -75,7 +75,7 @@ class Urls:
                 body, location = self._ask(Target.of(url), until)
                 if location is None:
                     return body
-                url = urljoin(url, location)
+                url = _joined(url, location)
         except TimeoutError as exc:
             raise FetchTimeoutError() from exc
         except ssl.SSLCertVerificationError as exc:
@@ -227,6 +227,13 @@ class _Connection(http.client.HTTPConnection):
             tls: Any = self._tls.wrap_socket(plain, server_hostname=self.host)
             tls.deadline = self.deadline
             self.sock = tls
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as exc:
+        raise InvalidItemError("the server redirects to what is not a valid URL") from exc
 
 
 def _check_status(status: int) -> None:
