@@ -35,8 +35,10 @@ def ticket(self: Task, lane: str) -> None:
     service.serve_ticket(lane, token=self.request.id)
 
 
-@app.task(name="labelmill.classify")  # type: ignore[untyped-decorator]
-def classify(image: str, *, model: str | None = None, top_k: int = 5, data: str | None = None) -> dict[str, Any]:
+@app.task(name="labelmill.classify", bind=True)  # type: ignore[untyped-decorator]
+def classify(
+    self: Task, image: str, *, model: str | None = None, top_k: int = 5, data: str | None = None
+) -> dict[str, Any]:
     """Classify one image through the interactive lane; returns a result line as a dict.
 
     ``image`` is a reference that workers can read (a path under their file roots, a URL of an allowed host).
@@ -44,13 +46,15 @@ def classify(image: str, *, model: str | None = None, top_k: int = 5, data: str 
     A bad image gives ``{"custom_id": image, "status": "failed", "error": {"code", "message"}}`` and raises nothing,
     so that one of them never fails a group or a chord.
     """
-    from worker import service
+    from worker import gather, service
 
-    return service.classify_one(image, model=model, top_k=top_k, data=data)
+    queue = (self.request.delivery_info or {}).get("routing_key", "")
+    return gather.gatherer(app).classify(self.request.id, queue, service.Call(image, model, top_k, data))
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]
 def _become_a_worker(instance: Any = None, options: dict[str, Any] | None = None, **_: Any) -> None:
     from worker import lifecycle
 
-    lifecycle.install(app, chose_queues=bool((options or {}).get("queues")))
+    chose_queues = bool((options or {}).get("queues"))
+    lifecycle.install(app, chose_queues=chose_queues, name=getattr(instance, "hostname", ""))

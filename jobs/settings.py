@@ -60,6 +60,26 @@ def _port(value: str) -> int:
     return number
 
 
+def _not_negative(value: str) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError("must not be below 0")
+    return number
+
+
+def _wait(value: str) -> float:
+    number = float(value)
+    if not 0 <= number <= 10:
+        raise ValueError("must be between 0 and 10")
+    return number
+
+
+def _log_format(value: str) -> str:
+    if value not in ("auto", "json", "text"):
+        raise ValueError("must be auto, json or text")
+    return value
+
+
 def parse_seconds(value: str) -> float:
     """Seconds above 0."""
     number = float(value)
@@ -97,6 +117,8 @@ class Settings:
     fetch_timeout_s: float = setting(10.0, parse_seconds, "longest wait for one image")
     lease_s: float = setting(4.0, parse_seconds, "how long a chunk stays with a silent worker")
     sweep_s: float = setting(0.5, parse_seconds, "time between two sweeps of the reconciler")
+    interactive_batch: int = setting(0, _not_negative, "single calls run together at most; 0: as the model likes best")
+    interactive_wait_s: float = setting(0.0, _wait, "longest wait of a single call for others to run with")
     chunk_time_limit_s: float = setting(120.0, parse_seconds, "longest run of one chunk before its process is ended")
     setup_timeout_s: float = setting(120.0, parse_seconds, "longest wait for a model to load")
     drain_timeout_s: float = setting(30.0, parse_seconds, "longest wait for running work at SIGTERM")
@@ -110,6 +132,7 @@ class Settings:
     redis_memory_mark: int = setting(2 << 30, parse_bytes, "memory of Redis past which producers wait")
     metrics_port: int = setting(0, _port, "where a worker serves its metrics over HTTP; empty: nowhere")
     metrics_host: str = setting("127.0.0.1", _text, "address of the metrics' port; 0.0.0.0 within a container")
+    log_format: str = setting("auto", _log_format, "auto (JSON where stderr is no terminal), json or text")
     state_dir: str = setting("", _text, "folder where a worker says its state, for health; empty: the temporary one")
 
     @classmethod

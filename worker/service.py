@@ -6,9 +6,11 @@ import base64
 import binascii
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from jobs import logs
 from jobs.errors import (
     InvalidItemError,
     ItemError,
@@ -18,12 +20,12 @@ from jobs.errors import (
     TooLargeError,
     item_error,
 )
-from jobs.items import BROKEN, Item, decode_outcomes, encode_failure, label_objects
+from jobs.items import BROKEN, Item, decode_outcomes, label_objects
 from jobs.ledger import Claim
 from worker.engine import Engine
 from worker.warm import Warm, current
 
-__all__ = ["BLOB", "classify_one", "serve_ticket"]
+__all__ = ["BLOB", "Call", "answer_all", "serve_ticket"]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ def serve_ticket(lane: str, *, token: str) -> int:
     claim = warm.patience(lambda: warm.ledger.claim(lane, token, lease_s=warm.settings.lease_s))
     if claim is None:
         return 0
-    with warm.keeper.hold(token):
+    with warm.keeper.hold(token), logs.about(claim.job, claim.chunk_id):
         try:
             _serve(warm, engine, claim)
         except Exception as exc:  # whatever it is, it must not be lost with the chunk: bisection finds its item
@@ -87,36 +89,59 @@ def _fetch(warm: Warm, claim: Claim) -> Callable[[str], bytes]:
     return fetch
 
 
-def classify_one(image: str, *, model: str | None = None, top_k: int = 5, data: str | None = None) -> dict[str, Any]:
-    """One image, as a result line in a dict; a bad one is a failed line and raises nothing."""
+@dataclass(frozen=True)
+class Call:
+    """The arguments of ``tasks.classify``."""
+
+    image: str
+    model: str | None = None
+    top_k: int = 5
+    data: str | None = None
+
+
+def answer_all(calls: Sequence[Call]) -> list[dict[str, Any]]:
+    """A result line as a dict for each call, in order; a bad image is a failed line and raises nothing.
+
+    Raises :class:`~jobs.errors.ModelNotServedError` for a model that is not served here.
+    """
     warm = current()
-    engine = warm.engine(model or warm.settings.model_name)
+    answers: dict[int, dict[str, Any]] = {}
+    for model in {call.model for call in calls}:
+        engine = warm.engine(model or warm.settings.model_name)
+        mine = [(position, call) for position, call in enumerate(calls) if call.model == model]
+        found = _answer(warm, engine, [call for _, call in mine])
+        answers |= {position: answer for (position, _), answer in zip(mine, found, strict=True)}
+    return [answers[position] for position in range(len(calls))]
+
+
+def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str, Any]]:
     card, digest = engine.runtime.card, engine.runtime.digest
-    item = Item(image, image)
-    try:
-        fetch = warm.fetcher.fetch if data is None else _inline(data, warm.settings.max_bytes)
-        done = engine.run([item.checked()], fetch, top_k=max(1, int(top_k)))
-        warm.meter.chunk(card.name, "interactive", done)
-        lines = done.lines
-    except ItemError as exc:
-        lines = encode_failure(exc)
-    (outcome,) = decode_outcomes(lines)
-    if isinstance(outcome[0], str):
-        code, message = outcome
-        return {"custom_id": image, "status": "failed", "error": {"code": code, "message": message}}
-    return {
-        "custom_id": image,
-        "status": "succeeded",
-        "labels": label_objects(outcome, card.labels),
-        "model": {"name": card.name, "digest": digest},
-    }
+    items = [Item(call.image, str(position)) for position, call in enumerate(calls)]
+    widest = max(1, *(int(call.top_k) for call in calls))
+    done = engine.run(items, lambda ref: _bytes_of(warm, calls[int(ref)]), top_k=widest)
+    warm.meter.chunk(card.name, "interactive", done)
+    answers: list[dict[str, Any]] = []
+    for call, outcome in zip(calls, decode_outcomes(done.lines), strict=True):
+        if isinstance(outcome[0], str):
+            error = {"code": outcome[0], "message": outcome[1]}
+            answers.append({"custom_id": call.image, "status": "failed", "error": error})
+            continue
+        labels = label_objects(outcome[: 2 * max(1, int(call.top_k))], card.labels)
+        model = {"name": card.name, "digest": digest}
+        answers.append({"custom_id": call.image, "status": "succeeded", "labels": labels, "model": model})
+    return answers
 
 
-def _inline(data: str, max_bytes: int) -> Callable[[str], bytes]:
+def _bytes_of(warm: Warm, call: Call) -> bytes:
+    if call.data is not None:
+        return _inline(call.data, warm.settings.max_bytes)
+    return warm.fetcher.fetch(Item(call.image, call.image).checked().ref)
+
+
+def _inline(data: str, max_bytes: int) -> bytes:
     if len(data) > max_bytes * 4 // 3 + 4:
         raise TooLargeError(f"the upload is larger than {max_bytes} bytes")
     try:
-        raw = base64.b64decode(data, validate=True)
+        return base64.b64decode(data, validate=True)
     except binascii.Error as exc:
         raise InvalidItemError("data is not base64") from exc
-    return lambda _ref: raw
