@@ -21,9 +21,9 @@ def blueprint(service: Service) -> Blueprint:
     @views.get("/v1/models")
     def models() -> Response:
         fleet = service.fleet()
-        bulk = service.bulk_backlog()
+        waiting = service.backlog()
         described = [
-            _model(name, served, service, bulk.get(name, 0)) for name, served in sorted(fleet.serving().items())
+            _model(name, served, service, waiting.get(name, 0)) for name, served in sorted(fleet.serving().items())
         ]
         default = service.settings.model_name
         return json_reply(
@@ -37,7 +37,7 @@ def blueprint(service: Service) -> Blueprint:
     return views
 
 
-def _model(name: str, served: list[ModelInfo], service: Service, bulk: int) -> dict[str, Any]:
+def _model(name: str, served: list[ModelInfo], service: Service, backlog: int) -> dict[str, Any]:
     info = service.published(served[0].digest)
     return {
         "name": name,
@@ -46,7 +46,7 @@ def _model(name: str, served: list[ModelInfo], service: Service, bulk: int) -> d
         "labels": len(info.labels),
         "workers": len(served),
         "images_per_s": round(sum(model.images_per_s for model in served), 1),
-        "backlog": {"interactive": service.singles.backlog(name), "bulk": bulk},
+        "backlog": backlog,
     }
 
 

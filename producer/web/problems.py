@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response, request
-from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 
 from jobs.errors import ItemError, JobError, LabelmillError, ModelNotServedError, SenderError, TooLargeError
@@ -73,9 +72,7 @@ def problem_of(error: Exception) -> Problem:
         return _of_http(error)
     if isinstance(error, SenderError):
         return _of_sender(error)
-    if isinstance(error, (*GONE, RedisError)):
-        if not isinstance(error, GONE):
-            log.error("Redis refused a command: %s", error)
+    if isinstance(error, GONE):
         return Problem(503, "broker_unavailable", "Redis does not answer", retry_after=RETRY_AFTER_S)
     if isinstance(error, LabelmillError):
         log.error("%s: %s", error.code, error.message)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import redis
 
-from jobs import lanes
+from jobs import backlog, lanes
 from jobs.errors import UsageError
 from jobs.ledger import connect
 from jobs.patience import Patience
@@ -115,9 +115,11 @@ class Service:
         """The version that a model says it is."""
         return self.published(digest).version
 
-    def bulk_backlog(self) -> dict[str, int]:
-        """Items of all jobs that are queued or leased, by model."""
-        return {}
+    def backlog(self) -> dict[str, int]:
+        """Images that are queued or leased, by model, as a worker counted them some seconds ago at the most."""
+        models = sorted(self.fleet().serving())
+        standing = backlog.read(self.redis, models, prefix=self.settings.key_prefix)
+        return {model: each.items for model, each in standing.items()}
 
     def served(self, name: str = "") -> list[ModelInfo]:
         """A model as each of its workers serves it; without a name the default, or the only one there is.

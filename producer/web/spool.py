@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any, cast
@@ -35,6 +36,7 @@ class Part:
     content_type: str
     offset: int
     size: int
+    sha256: str = ""
 
 
 @dataclass
@@ -67,10 +69,11 @@ class Spool:
 
     def take(self, stream: IO[bytes], *, name: str, content_type: str) -> Part:
         """Receive a whole body as one part."""
-        start = self.size
+        start, digest = self.size, hashlib.sha256()
         while piece := stream.read(PIECE):
             self._write(piece)
-        part = Part("", name, content_type, start, self.size - start)
+            digest.update(piece)
+        part = Part("", name, content_type, start, self.size - start, digest.hexdigest())
         self.parts.append(part)
         return part
 
@@ -103,6 +106,7 @@ class _Form:
         self.file_fields = file_fields
         self.max_file = max_file
         self.begun: tuple[str, str, str, int] | None = None
+        self.digest = hashlib.sha256()
         self.text: tuple[str, bytearray] | None = None
 
     def take(self, event: Any) -> None:
@@ -122,6 +126,7 @@ class _Form:
                 raise Problem(413, "too_many_files", f"at most {self.max_files} files in one request")
             name = getattr(event, "filename", "") or ""
             self.begun = (event.name, name, _type(event.headers), self.spool.size)
+            self.digest = hashlib.sha256()
         else:
             if len(self.spool.fields) >= MAX_FIELDS:
                 raise Problem(400, "bad_request", f"at most {MAX_FIELDS} fields in one form")
@@ -130,6 +135,7 @@ class _Form:
     def _add(self, data: bytes) -> None:
         if self.begun:
             self.spool._write(data)
+            self.digest.update(data)
             if self.max_file and self.spool.size - self.begun[3] > self.max_file:
                 raise Problem(413, "too_large", f"the picture is larger than {self.max_file} bytes")
         elif self.text:
@@ -140,7 +146,8 @@ class _Form:
     def _end(self) -> None:
         if self.begun:
             field_name, name, content_type, offset = self.begun
-            self.spool.parts.append(Part(field_name, name, content_type, offset, self.spool.size - offset))
+            size = self.spool.size - offset
+            self.spool.parts.append(Part(field_name, name, content_type, offset, size, self.digest.hexdigest()))
         elif self.text:
             self.spool.fields.setdefault(self.text[0], []).append(self.text[1].decode())
         self.begun = self.text = None
@@ -196,7 +203,3 @@ class Slice(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
-
-
-#: What makes a fresh spool.
-SpoolMaker = Callable[[], Spool]
