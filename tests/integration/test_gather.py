@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import chain, chord, group, signature
+from celery.result import AsyncResult
 from PIL import Image
 
 from producer.client import Labelmill
 from tests.support.servers import RedisServer, WorkerProcess, worker_process
+from worker.export.prepare import prepare
 
+ROOT = Path(__file__).resolve().parents[2]
 CALLS = 120
 
 
@@ -24,7 +30,7 @@ def client(redis: RedisServer) -> Labelmill:
 def greys(tmp_path: Path) -> Path:
     """Pictures that a model can tell apart, and one that is none."""
     for level in range(8):
-        Image.new("RGB", (32, 32), (level * 32, 0, 0)).save(tmp_path / f"{level}.png")
+        Image.new("RGB", (32, 32), (level * 32, 255 - 30 * level, 90 * (level % 3))).save(tmp_path / f"{level}.png")
     (tmp_path / "bad.png").write_text("no picture")
     return tmp_path
 
@@ -32,29 +38,52 @@ def greys(tmp_path: Path) -> Path:
 @pytest.fixture
 def one_process(redis: RedisServer, greys: Path) -> Iterator[WorkerProcess]:
     env = {"LABELMILL_INTERACTIVE_BATCH": "16"}
-    with worker_process(redis, model="cifar10-cnn", concurrency=1, file_roots=[greys], env=env) as worker:
+    with worker_process(redis, model=str(prepare("cifar10-cnn")), concurrency=1, file_roots=[greys], env=env) as worker:
         yield worker
 
 
-def call(client: Labelmill, image: str, **options: int) -> signature:
-    made = client.celery.signature(
-        "labelmill.classify", (image,), {"model": "cifar10-cnn", **options}, queue="cifar10-cnn.interactive"
-    )
-    made.type  # noqa: B018 - bound to the client's application
-    return made
+def call(client: Labelmill, image: str, top_k: int) -> AsyncResult:
+    options = {"model": "cifar10-cnn", "top_k": top_k}
+    return client.celery.send_task("labelmill.classify", (image,), options, queue="cifar10-cnn.interactive")
 
 
 def test_every_call_gets_its_own_answer_whoever_it_ran_with(
     one_process: WorkerProcess, client: Labelmill, greys: Path
 ) -> None:
     names = [f"{i % 8}.png" if i % 10 else "bad.png" for i in range(CALLS)]
-    alone = {name: call(client, name, top_k=3).apply_async().get(timeout=60) for name in set(names)}
-    pending = [call(client, name, top_k=3).apply_async() for name in names]
+    alone = {name: call(client, name, 3).get(timeout=60) for name in set(names)}
+    pending = [call(client, name, 3) for name in names]
     for name, result in zip(names, pending, strict=True):
         assert result.get(timeout=60) == alone[name]
     assert len({str(answer) for answer in alone.values()}) == len(alone), "the pictures cannot be told apart"
 
 
 def test_calls_of_different_width_share_a_batch(one_process: WorkerProcess, client: Labelmill) -> None:
-    pending = [(k, call(client, "3.png", top_k=k).apply_async()) for k in (1, 5, 10) * 20]
+    pending = [(k, call(client, "3.png", k)) for k in (1, 5, 10) * 20]
     assert {(k, len(result.get(timeout=60)["labels"])) for k, result in pending} == {(1, 1), (5, 5), (10, 10)}
+
+
+CANVAS = """
+import json
+from celery import chain, chord, group
+from tasks import classify
+
+one = [classify.s(f"{i % 8}.png", model="cifar10-cnn", top_k=1) for i in range(60)]
+direct = [answer["labels"][0]["index"] for answer in group(one)().get(timeout=60)]
+waiting = [classify.signature((f"{i % 8}.png",), {"model": "cifar10-cnn", "top_k": 1}, immutable=True) for i in range(60)]
+chains = [chain(waiting[i], waiting[(i + 1) % 60])() for i in range(60)]
+second = [c.get(timeout=60)["labels"][0]["index"] for c in chains]
+body = classify.signature(("7.png",), {"model": "cifar10-cnn", "top_k": 1}, immutable=True)
+after = chord(one, body)().get(timeout=60)["labels"][0]["index"]
+print(json.dumps([direct, second, after]))
+"""
+
+
+def test_groups_chains_and_chords_work_as_with_any_task(one_process: WorkerProcess, redis: RedisServer) -> None:
+    env = os.environ | {"LABELMILL_BROKER_URL": redis.broker_url}
+    done = subprocess.run([sys.executable, "-c", CANVAS], env=env, capture_output=True, text=True, check=True, cwd=ROOT)
+    direct, second, after = json.loads(done.stdout)
+    assert direct == direct[:8] * 7 + direct[:4]
+    assert second == direct[1:] + direct[:1]
+    assert after == direct[7]
+    assert len(set(direct)) > 1, "the pictures cannot be told apart"
