@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,7 +53,9 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"no weights at {path}")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice on pickle protocols; the outcome is what counts
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         if culprit := _culprit(exc):
             raise UnsafePickleError(
@@ -95,5 +98,5 @@ def _named(what: str, keys: list[str]) -> list[str]:
 
 def _culprit(exc: Exception) -> str:
     """The object that torch refused to make, from its message; empty where the file is no pickle of torch's."""
-    found = re.search(r"(?:GLOBAL|global|class) ([\w.]+\.[\w.]+)", str(exc))
+    found = re.search(r"(?:GLOBAL|unrecognized function|class) (?:<\w+ )?([\w.]+)", str(exc))
     return found[1] if found else ""

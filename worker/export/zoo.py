@@ -16,7 +16,7 @@ from worker.export.weights_file import load_weights
 from worker.models.card import ModelCard, Preprocessing
 from worker.models.loader import digest
 
-__all__ = ["architecture", "architectures"]
+__all__ = ["architecture", "architectures", "card_of"]
 
 #: The small CNN for CIFAR-10 that comes with Labelmill.
 CIFAR10_CNN = "cifar10-cnn"
@@ -43,18 +43,36 @@ def architecture(
     if name == CIFAR10_CNN:
         weights = weights or cifar10.WEIGHTS
         network: nn.Module = cifar10.Cifar10CNN()
-        card = ModelCard(name=name, labels=cifar10.CLASSES, preprocessing=cifar10.PREPROCESSING)
     elif name == efficientnet.NAME:
         weights = weights or efficientnet.weights_file()
-        network, card = efficientnet.network(), efficientnet.card()
+        network = efficientnet.network()
     else:
-        published = _published(name)
-        weights = weights or published_weights(name, published.url)
-        network, card = _network(name, labels), _card(name, published)
+        weights = weights or published_weights(name, _published(name).url)
+        network = _network(name, labels)
     load_weights(network, weights)
+    card = card_of(name)
     if labels is not None:
         card = replace(card, labels=labels)
     return _without_auxiliary(name, network).eval(), _with_source(card, weights)
+
+
+def card_of(name: str) -> ModelCard:
+    """The card of an architecture with the categories and the transforms of its own weights."""
+    if name == CIFAR10_CNN:
+        return ModelCard(name=name, labels=cifar10.CLASSES, preprocessing=cifar10.PREPROCESSING)
+    if name == efficientnet.NAME:
+        return efficientnet.card()
+    published = _published(name)
+    transforms = published.transforms()
+    (crop,), (resize,) = transforms.crop_size, transforms.resize_size
+    prep = Preprocessing(
+        resize=resize,
+        crop=(crop, crop),
+        interpolation=transforms.interpolation.value,
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )
+    return ModelCard(name=name, labels=tuple(published.meta["categories"]), preprocessing=prep)
 
 
 def _published(name: str) -> Any:
@@ -86,19 +104,6 @@ def _without_auxiliary(name: str, network: Any) -> nn.Module:
                 setattr(network, part, None)
     module: nn.Module = network
     return module
-
-
-def _card(name: str, published: Any) -> ModelCard:
-    transforms = published.transforms()
-    (crop,), (resize,) = transforms.crop_size, transforms.resize_size
-    prep = Preprocessing(
-        resize=resize,
-        crop=(crop, crop),
-        interpolation=transforms.interpolation.value,
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-    )
-    return ModelCard(name=name, labels=tuple(published.meta["categories"]), preprocessing=prep)
 
 
 def _with_source(card: ModelCard, weights: Path) -> ModelCard:
