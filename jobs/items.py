@@ -107,6 +107,8 @@ class Result:
     #: Where it stands in the job: entry of the result stream and position in it.
     entry: str = field(default="", compare=False)
     position: int = field(default=0, compare=False)
+    #: The chunk it was sent in.
+    chunk: str = field(default="", compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The form in which a result is written and shown: no key without a value."""

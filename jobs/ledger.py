@@ -259,6 +259,15 @@ class Ledger:
         raw = self.redis.xrange(self.key(job, "results"), min=f"({after}", count=limit)
         return [_entry(*pair) for pair in cast("list[tuple[bytes, dict[bytes, bytes]]]", raw)]
 
+    def entry(self, job: str, entry: str) -> Entry:
+        """One closed chunk by its stream entry's id. Raises :class:`JobError` where there is none."""
+        found = cast(
+            "list[tuple[bytes, dict[bytes, bytes]]]", self.redis.xrange(self.key(job, "results"), entry, entry)
+        )
+        if not found:
+            raise JobError(f"job {job[:80]!a} has no result {entry[:40]!a}")
+        return _entry(*found[0])
+
     def last_entry(self, job: str) -> str:
         """The id of the stream entry that was written last; ``0-0`` where there is none."""
         last = cast("list[tuple[bytes, Any]]", self.redis.xrevrange(self.key(job, "results"), count=1))

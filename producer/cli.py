@@ -1,7 +1,8 @@
 """``labelmill``: classify images in bulk.
 
 Exit codes: 0 done; 2 wrong command line; 3 nothing to read; 4 some items failed (--strict); 5 no Redis; 6 no worker
-serves the model; 7 no such job; 10 to 29 what is wrong with the model; 70 ours; 130 interrupted.
+serves the model; 7 no such job, or not in a state for this; 8 the books do not balance (audit); 10 to 29 what is wrong
+with the model; 70 ours; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,25 +15,45 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jobs.errors import LabelmillError
+from jobs.errors import LabelmillError, UsageError
 
 __all__ = ["build_parser", "entry", "main"]
 
 #: Commands live in modules of their own, each with ``add_arguments(parser)`` and ``run(args) -> int``.
 COMMANDS = {
     "classify": ("producer.commands.classify", "classify files and folders, and print or write their labels"),
+    "submit": ("producer.commands.submit", "send images to the workers as a job, and print the job's id"),
+    "status": ("producer.commands.status", "show how far a job is"),
+    "jobs": ("producer.commands.jobs", "list the jobs"),
+    "results": ("producer.commands.results", "write the labels of a job into a file"),
+    "cancel": ("producer.commands.cancel", "stop what no worker holds yet"),
+    "retry": ("producer.commands.retry", "run the failed images of a job again"),
+    "audit": ("producer.commands.audit", "prove that the books of a job add up"),
+    "delete": ("producer.commands.delete", "forget jobs with all they hold"),
+    "dead-letters": ("producer.commands.dead_letters", "images that ended their workers: list, show, replay, drop"),
+    "models": ("producer.commands.models", "list the models that are served"),
+    "workers": ("producer.commands.workers", "list the workers"),
     "gateway": ("producer.commands.gateway", "serve over HTTP, with a page to upload pictures and watch jobs"),
 }
 EXAMPLES = """examples:
   labelmill classify photos/
   labelmill classify photos/ --format jsonl --output labels.jsonl
   LABELMILL_BROKER_URL=redis://127.0.0.1:6379/0 labelmill classify photos/ --model my-model
+  labelmill submit photos/ --job-id tuesday --detach
+  labelmill results tuesday --follow --output labels.jsonl --errors errors.jsonl
 """
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UsageError.exit_code, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser; only ``command``, where it is given, gets its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="labelmill",
         description="Classify images in bulk, on a queue that loses nothing.",
         epilog=EXAMPLES,

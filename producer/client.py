@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from redis.exceptions import RedisError
 
-from jobs.errors import BrokerUnavailableError, JobError, ModelNotServedError
+from jobs.errors import BrokerUnavailableError, JobError, ModelNotServedError, UsageError
 from jobs.ledger import JobRequest, JobStatus, Ledger, connect, new_job_id
 from jobs.patience import Patience
 from jobs.reach import common_reach
@@ -116,6 +116,14 @@ class Labelmill:
             if time.monotonic() > deadline:
                 raise ModelNotServedError(self._nobody(model, digest))
             time.sleep(0.1)
+
+    def full_digest(self, model: str, beginning: str) -> str:
+        """The digest that begins so, of those that workers serve; what is no beginning of one stays as it is."""
+        wanted = beginning if beginning.startswith("sha256:") or not beginning else f"sha256:{beginning}"
+        found = {m.digest for m in self.registry.serving(model) if wanted and m.digest.startswith(wanted)}
+        if len(found) > 1:
+            raise UsageError(f"--digest {beginning} fits several: {', '.join(sorted(found))}")
+        return found.pop() if found else wanted
 
     def _nobody(self, model: str, digest: str) -> str:
         at = mask_url(self.settings.broker_url)

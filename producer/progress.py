@@ -69,10 +69,10 @@ class Watch:
         """A line apart from the progress, such as a Redis that is gone."""
         self._console.print(text, style="yellow", markup=False, highlight=False)
 
-    def update(self, status: JobStatus, *, last: bool = False) -> None:
-        """Show a state; ``last`` is always a line of its own in a pipe."""
+    def update(self, status: JobStatus, *, last: bool = False, waiting: str = "") -> None:
+        """Show a state, and what sending waits for; ``last`` is always a line of its own in a pipe."""
         rate = self._rate.update(status.done)
-        text = describe(status, rate)
+        text = describe(status, rate) + (f"; sending waits: {waiting}" if waiting else "")
         if self._bar:
             total = status.request_counts["total"] or None
             self._bar.update(self._task, completed=status.done, total=total, description=text)

@@ -27,6 +27,8 @@ class ResultReader:
         self.job = job
         self._patience = patience or Patience()
         self._models: dict[str, ModelInfo] = {}
+        #: Results that were passed over because they had been retried.
+        self.skipped = 0
 
     def pages(
         self, after: str = "0-0", *, wait_s: float = 1.0, follow: bool = True
@@ -39,7 +41,9 @@ class ResultReader:
             ended, page = self._patience(partial(self._read, after))
             if page:
                 after = page[-1].id
-                yield after, self._patience(partial(self._results, page))
+                results, skipped = self._patience(partial(self._results, page))
+                self.skipped += skipped
+                yield after, results
             elif ended or not follow:
                 return
             else:
@@ -50,14 +54,15 @@ class ResultReader:
         ended = self.ledger.status(self.job).ended  # asked first: what is read after it is complete
         return ended, self.ledger.entries(self.job, after=after, limit=PAGE)
 
-    def _results(self, page: list[Entry]) -> list[Result]:
+    def _results(self, page: list[Entry]) -> tuple[list[Result], int]:
         superseded = self._superseded(page)
-        return [
+        results = [
             result
             for entry in page
             for result in self._expand(entry)
             if result.position not in superseded.get(entry.id, ())
         ]
+        return results, sum(map(len, superseded.values()))
 
     def _superseded(self, page: list[Entry]) -> dict[str, frozenset[int]]:
         """Positions of this page that were retried: a later entry has their results."""
@@ -69,7 +74,7 @@ class ResultReader:
         items = decode_chunk(entry.payload).items
         if entry.status:
             for position, item in enumerate(items):
-                yield Result(item.custom_id, entry.status, fields=item.fields, entry=entry.id, position=position)
+                yield Result(item.custom_id, entry.status, None, None, None, item.fields, *_place(entry, position))
             return
         info = self._model(entry.digest)
         model = {"name": info.name, "digest": entry.digest}
@@ -79,9 +84,13 @@ class ResultReader:
                 status, labels, by = "failed", None, None
             else:
                 status, labels, by, error = "succeeded", label_objects(outcome, info.labels), model, None
-            yield Result(item.custom_id, status, labels, by, error, item.fields, entry.id, position)
+            yield Result(item.custom_id, status, labels, by, error, item.fields, *_place(entry, position))
 
     def _model(self, digest: str) -> ModelInfo:
         if digest not in self._models:
             self._models[digest] = self.registry.model(digest) or ModelInfo("unknown", digest)
         return self._models[digest]
+
+
+def _place(entry: Entry, position: int) -> tuple[str, int, str]:
+    return entry.id, position, entry.chunk_id

@@ -75,6 +75,29 @@ class Sender:
         self._stop = threading.Event()
         self._known: OrderedDict[str, None] = OrderedDict()
         self._unweighed = 0
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def start(self, source: Source, *, checked: bool = False) -> None:
+        """Begin to :meth:`send` in a thread of its own."""
+        self._thread = threading.Thread(target=self._run, args=(source, checked), name="sender", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for what :meth:`start` began; False while it goes on. Raises what ended it."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                return False
+        if self._failure is not None:
+            raise self._failure
+        return True
+
+    def _run(self, source: Source, checked: bool) -> None:
+        try:
+            self.send(source, checked=checked)
+        except BaseException as exc:  # noqa: BLE001 - raised again by join
+            self._failure = exc
 
     def stop(self) -> None:
         """End :meth:`send` with :class:`StoppedError` after the chunk it is at."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
 
 from jobs.errors import UsageError
-from jobs.items import Result
+from producer.outputs.contract import Writer
 from producer.outputs.csv import CsvWriter
 from producer.outputs.jsonl import JsonlWriter
 from producer.outputs.target import open_target
@@ -17,34 +17,30 @@ __all__ = ["FORMATS", "Writer", "format_of", "open_target", "open_writer"]
 FORMATS = ("jsonl", "csv", "parquet")
 
 
-class Writer(Protocol):
-    """Takes results in the order in which they come."""
+def open_writer(
+    format: str, stream: IO[bytes], *, top_k: int, columns: Sequence[str] | None = None, header: bool = True
+) -> Writer:
+    """The writer of a format onto a binary stream. ``top_k`` is how many labels a row has room for.
 
-    def write(self, results: list[Result]) -> None:
-        """Write some results."""
-
-    def close(self) -> None:
-        """Complete the output; the stream is the caller's to close."""
-
-
-def open_writer(format: str, stream: IO[bytes], *, top_k: int) -> Writer:
-    """The writer of a format onto a binary stream. ``top_k`` is how many labels a row has room for."""
+    ``columns``: the user's own fields in tables, each in a column and the rest in one more; without, none of them.
+    """
     makers: dict[str, Callable[[], Writer]] = {
         "jsonl": lambda: JsonlWriter(stream),
-        "csv": lambda: CsvWriter(stream, top_k),
-        "parquet": lambda: _parquet(stream),
+        "csv": lambda: CsvWriter(stream, top_k, columns=columns, header=header),
+        "parquet": lambda: _parquet(stream, columns),
     }
     return makers[format]()
 
 
-def format_of(path: Path) -> str | None:
-    """The format that a file's suffix names; None where it names none."""
-    return {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}.get(path.suffix.lower())
+def format_of(path: Path | str) -> str | None:
+    """The format that the suffix of a file or URL names; None where it names none."""
+    suffix = PurePosixPath(path).suffix.lower()
+    return {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}.get(suffix)
 
 
-def _parquet(stream: IO[bytes]) -> Writer:
+def _parquet(stream: IO[bytes], columns: Sequence[str] | None) -> Writer:
     try:
         from producer.outputs.parquet import ParquetWriter
     except ImportError as exc:
         raise UsageError("Parquet needs pyarrow; install labelmill[parquet]") from exc
-    return ParquetWriter(stream)
+    return ParquetWriter(stream, columns=columns)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import IO
+from collections.abc import Sequence
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.items import Result
+from producer.outputs.own import REST, own_cells
 
 __all__ = ["SCHEMA", "ParquetWriter"]
 
@@ -29,10 +31,19 @@ SCHEMA = pa.schema(
 
 
 class ParquetWriter:
-    """Writes row groups of :data:`ROW_GROUP` rows."""
+    """Writes row groups of :data:`ROW_GROUP` rows.
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._writer = pq.ParquetWriter(stream, SCHEMA, compression="zstd")
+    With ``columns``, even none, the user's own fields of these names follow as text, and ``fields`` with the rest as
+    JSON. Raises :class:`ValueError` where a name is one of :data:`SCHEMA`'s.
+    """
+
+    def __init__(self, stream: IO[bytes], *, columns: Sequence[str] | None = None) -> None:
+        self._columns = columns
+        self._own = [] if columns is None else [*columns, REST]
+        self._schema = SCHEMA
+        for name in self._own:
+            self._schema = self._schema.append(pa.field(name, pa.string()))
+        self._writer = pq.ParquetWriter(stream, self._schema, compression="zstd")
         self._rows: list[Result] = []
 
     def write(self, results: list[Result]) -> None:
@@ -47,6 +58,9 @@ class ParquetWriter:
         self._writer.close()
 
     def _flush(self) -> None:
-        columns = {name: [getattr(result, name) for result in self._rows] for name in SCHEMA.names}
-        self._writer.write_table(pa.Table.from_pydict(columns, schema=SCHEMA))
+        cells: dict[str, list[Any]] = {name: [getattr(r, name) for r in self._rows] for name in SCHEMA.names}
+        if self._columns is not None:
+            own = [own_cells(result.fields, self._columns) for result in self._rows]
+            cells |= {name: [row[i] for row in own] for i, name in enumerate(self._own)}
+        self._writer.write_table(pa.Table.from_pydict(cells, schema=self._schema))
         self._rows = []

@@ -1,4 +1,4 @@
-"""The file that results are written to: it appears by rename, whole or not at all."""
+"""The file that results are written to: it appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,18 +10,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from jobs.errors import UsageError
+from jobs.errors import ServiceError, UsageError
+from producer.sources.openers import file_system, is_url, store_errors
 
 __all__ = ["open_target"]
 
 
 @contextmanager
-def open_target(path: Path | None) -> Iterator[IO[bytes]]:
-    """A binary stream to a file, or to stdout for None. Nothing half-written stays behind."""
-    if path is None:
+def open_target(target: Path | str | None) -> Iterator[IO[bytes]]:
+    """A binary stream to a file, to an object of a store (``s3://bucket/key``), or to stdout for None.
+
+    A file appears by rename, an object by an upload at the end: nothing half-written stays behind.
+    """
+    if target is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
-        return
+    elif is_url(str(target)):
+        with _open_object(str(target)) as stream:
+            yield stream
+    else:
+        with _open_file(Path(target)) as stream:
+            yield stream
+
+
+@contextmanager
+def _open_file(path: Path) -> Iterator[IO[bytes]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -35,6 +48,18 @@ def open_target(path: Path | None) -> Iterator[IO[bytes]]:
     finally:
         with suppress(FileNotFoundError):  # there only where the block raised
             os.unlink(name)
+
+
+@contextmanager
+def _open_object(url: str) -> Iterator[IO[bytes]]:
+    fs, path = file_system(url)
+    with tempfile.NamedTemporaryFile(prefix="labelmill-") as stream:
+        yield stream
+        stream.flush()
+        try:
+            fs.put_file(stream.name, path)
+        except store_errors() as exc:
+            raise ServiceError(f"cannot write {url}: {exc or type(exc).__name__}") from None
 
 
 def _umask() -> int:
