@@ -17,13 +17,16 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, bootsteps
 from celery.concurrency.prefork import TaskPool as PreforkPool
-from celery.signals import worker_process_init, worker_shutting_down
+from celery.signals import setup_logging, worker_process_init, worker_shutting_down
+from celery.worker import state as worker_state
 
+from jobs import logs
 from jobs.backlog import BacklogWatch
 from jobs.errors import LabelmillError, ModelFileError, UsageError
 from jobs.lanes import served_by
@@ -32,6 +35,8 @@ from jobs.orphans import end_with_parent
 from jobs.settings import Settings
 from jobs.tickets import Bell
 from worker import metrics
+from worker.health import Beacon
+from worker.health import folder as health_folder
 from worker.models import loader
 from worker.node import Node, State
 
@@ -55,17 +60,20 @@ class _Installed:
 _installed: _Installed | None = None
 
 
-def install(app: Celery, *, chose_queues: bool) -> None:
+def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
     """Make this Celery worker serve the models of the settings. Ends the process where that cannot be."""
     global _installed
     try:
         settings = Settings.from_env()
         metrics.prepare(settings)
         node = Node(app, settings, _identify(settings))
+        Beacon(health_folder(settings), lambda: _status(node)).start()
     except LabelmillError as exc:
         _die(exc.message, exc.exit_code)
     reader, writer = os.pipe()
     _installed = _Installed(settings, node, reader, writer, os.getpid())
+    _set_up_logging(settings, name)
+    setup_logging.connect(partial(_set_up_logging, settings, name), weak=False)
     if not chose_queues:
         app.amqp.queues.select([lane for model in node.models for lane in served_by(model.name, model.digest)])
     app.steps["worker"].add(AwaitModels)
@@ -73,6 +81,18 @@ def install(app: Celery, *, chose_queues: bool) -> None:
     worker_shutting_down.connect(lambda **_: node.enter(State.DRAINING), weak=False)
     for noisy in ("celery.worker.strategy", "celery.app.trace"):  # a line for each message helps nobody
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _set_up_logging(settings: Settings, name: str, loglevel: Any = None, **_: Any) -> None:
+    logs.configure(loglevel or logging.INFO, worker=name, form=settings.log_format)
+
+
+def _status(node: Node) -> dict[str, Any]:
+    """What the worker answers to ``labelmill-worker health``: BUSY is READY with work in hand."""
+    busy = len(worker_state.reserved_requests)
+    state = "BUSY" if busy and node.state is State.READY else str(node.state)
+    models = [{"name": model.name, "digest": model.digest} for model in node.models]
+    return {"pid": os.getpid(), "state": state, "busy": busy, "models": models}
 
 
 def report_crash(token: str, error: LabelmillError) -> None:
@@ -178,12 +198,10 @@ def _reports(reader: int) -> Iterator[dict[str, Any]]:
 
 def _watch(mine: _Installed, worker: Any) -> None:
     """Processes that replace dead ones report too: one that cannot be set up ends the worker."""
-    from celery.worker import state
-
     for report in _reports(mine.reader):
         if "error" in report:
             _failed(report["error"], report["exit_code"])
-            state.should_terminate = report["exit_code"]
+            worker_state.should_terminate = report["exit_code"]
 
 
 def _failed(message: str, code: int) -> SystemExit:
