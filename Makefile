@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := embedded,onnx,torch,export,parquet,s3,web,dev
 
-.PHONY: help setup model demo lint format test test-slow clean
+.PHONY: help setup model demo lint format test test-slow fuzz clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -38,6 +38,9 @@ test: model      ## every test but the slow ones
 
 test-slow: model ## the tests that take minutes, and download CIFAR-10 once
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+fuzz: setup      ## 24,000 damaged images through decoding; FUZZ="--seed 7 --files 200000" for others
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 clean:           ## remove what setup and runs made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
