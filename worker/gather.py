@@ -16,7 +16,7 @@ from typing import Any
 
 from celery import Celery
 from celery.app.trace import trace_task_ret
-from kombu import Connection
+from kombu.connection import Connection
 
 from worker.service import Call, answer_all
 from worker.warm import current

@@ -13,7 +13,6 @@ from typing import Any
 from jobs import logs
 from jobs.errors import (
     InvalidItemError,
-    ItemError,
     LabelmillError,
     ModelRunError,
     NotFoundError,

@@ -70,10 +70,11 @@ from tasks import classify
 
 one = [classify.s(f"{i % 8}.png", model="cifar10-cnn", top_k=1) for i in range(60)]
 direct = [answer["labels"][0]["index"] for answer in group(one)().get(timeout=60)]
-waiting = [classify.signature((f"{i % 8}.png",), {"model": "cifar10-cnn", "top_k": 1}, immutable=True) for i in range(60)]
+options = {"model": "cifar10-cnn", "top_k": 1}
+waiting = [classify.signature((f"{i % 8}.png",), options, immutable=True) for i in range(60)]
 chains = [chain(waiting[i], waiting[(i + 1) % 60])() for i in range(60)]
 second = [c.get(timeout=60)["labels"][0]["index"] for c in chains]
-body = classify.signature(("7.png",), {"model": "cifar10-cnn", "top_k": 1}, immutable=True)
+body = classify.signature(("7.png",), options, immutable=True)
 after = chord(one, body)().get(timeout=60)["labels"][0]["index"]
 print(json.dumps([direct, second, after]))
 """
