@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from jobs.errors import ExportError
 from worker.export.calm import one_thread
 from worker.export.classifier import ImageClassifier, as_classifier
-from worker.export.compare import eager, largest_difference
+from worker.export.compare import ATOL, RTOL, eager, largest_difference
 from worker.export.files import written_whole
 from worker.export.onnx import OPSET, to_onnx
 from worker.export.probes import image_probes
@@ -111,6 +112,12 @@ def _golden(classifier: ImageClassifier, height: int, width: int, card: ModelCar
             f"the module fails on a batch of images of {height} x {width}: {type(exc).__name__}: {exc}"
         ) from exc
     check_scores(scores, card, len(scores))
+    alone = np.concatenate([eager(classifier, (image[None],))[0] for image in images])
+    if not np.allclose(alone, scores, rtol=RTOL, atol=ATOL):
+        raise ExportError(
+            f"{card.name}: the answer to an image depends on the other images of its batch; a worker batches "
+            "whatever comes, so it cannot serve such a network"
+        )
     return golden.make(scores)
 
 

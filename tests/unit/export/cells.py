@@ -76,8 +76,8 @@ class UnscriptableGate(nn.Module):
         return total if x.sum() > 0 else -total
 
 
-class PixelGate(nn.Module):
-    """An image network whose gate looks at the brightness; logits ``float32[N, 3]``."""
+class BatchGate(nn.Module):
+    """An image network whose gate looks at the whole batch: an image's answer depends on its neighbours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,6 +86,16 @@ class PixelGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.gate(x)).mean(dim=(2, 3))
+
+
+class ImageGate(BatchGate):
+    """An image network whose gate looks at each image's brightness; logits ``float32[N, 3]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gated: list[Tensor] = []
+        for image in x:
+            gated.append(self.gate(image))
+        return self.conv(torch.stack(gated)).mean(dim=(2, 3))
 
 
 def cell_inputs(batch: int = 2) -> tuple[Tensor, Tensor]:
