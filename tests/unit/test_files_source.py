@@ -48,7 +48,7 @@ def test_a_name_that_only_begins_like_another_is_welcome(tmp_path: Path) -> None
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no such file or folder: .*missing"):
+    with pytest.raises(SourceError, match=r"no such file or folder: .*missing"):
         Files([tmp_path / "missing"])
 
 

@@ -21,11 +21,13 @@ from jobs.items import (
 )
 
 ids = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=60)
-fields = st.none() | st.dictionaries(st.text(max_size=5), st.integers(-(2**53), 2**53) | st.text(max_size=20), max_size=3)
+fields = st.none() | st.dictionaries(
+    st.text(max_size=5), st.integers(-(2**53), 2**53) | st.text(max_size=20), max_size=3
+)
 items = st.builds(Item, ids, ids, fields)
 
 
-@given(st.lists(items, min_size=1, max_size=20), st.sampled_from(["", "/data", "/data/with \"quotes\""]))
+@given(st.lists(items, min_size=1, max_size=20), st.sampled_from(["", "/data", '/data/with "quotes"']))
 def test_a_chunk_comes_back_as_it_was(chunk: list[Item], base: str) -> None:
     assert decode_chunk(encode_chunk(chunk, base=base, sent_ms=7)).items == tuple(chunk)
 
