@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import IO, Any, cast
@@ -31,6 +32,10 @@ MAX_LINE_CHARS = 64 << 10
 
 #: Says that a line is bad: its place and why.
 OnBad = Callable[[str, str], None]
+
+
+#: What a path may have that is written shorter.
+_UNTIDY = re.compile(r"//|(?:^|/)\.\.?(?:/|$)")
 
 
 class _BadLineError(ValueError):
@@ -105,7 +110,10 @@ class Manifest:
                 try:
                     if isinstance(record, _BadLineError):
                         raise record
-                    yield number, self._item(record)
+                    if isinstance(record, str):
+                        yield number, Item(_checked(record), self._absolute(record))
+                    else:
+                        yield number, self._item(record)
                 except _BadLineError as exc:
                     bad += 1
                     if not self._told:
@@ -133,11 +141,18 @@ class Manifest:
         return Item(custom_id, self._absolute(ref), fields)
 
     def _absolute(self, ref: str) -> str:
-        if is_url(ref) or ref.startswith("/"):
+        if ref.startswith("/") or ("://" in ref and is_url(ref)):
             return ref
         if ref.startswith("file:"):
             raise _BadLineError("file: is not read: write the path")
-        return os.path.normpath(f"{self.base}/{ref}") if not is_url(self.base) else f"{self.base}/{ref}"
+        whole = f"{self.base}/{ref}"
+        return os.path.normpath(whole) if _UNTIDY.search(ref) and not is_url(self.base) else whole
+
+
+def _checked(ref: str) -> str:
+    if not is_carriable(ref):
+        raise _BadLineError("is too long, is not UTF-8 or has control characters")
+    return ref
 
 
 def _size(fields: dict[str, Any]) -> int:
@@ -167,7 +182,7 @@ def _folder(name: str) -> str:
 
 # -- readers: (line number, record or what is wrong with it) ---------------------------------------
 
-Record = dict[str, Any] | _BadLineError
+Record = str | dict[str, Any] | _BadLineError
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, str]]:
@@ -175,18 +190,17 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, str]]:
     number = 0
     while line := file.readline(MAX_LINE_CHARS + 1):
         number += 1
-        whole = line
+        yield number, line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape").rstrip("\r\n")
         while len(line) > MAX_LINE_CHARS and not line.endswith(b"\n"):
-            line = file.readline(MAX_LINE_CHARS + 1)  # pass over the rest; `whole` is long enough to be refused
-        yield number, whole.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape").rstrip("\r\n")
+            line = file.readline(MAX_LINE_CHARS + 1)  # what was yielded is long enough to be refused
 
 
 def _read_text(file: IO[bytes]) -> Iterator[tuple[int, Record]]:
     for number, line in _lines(file):
         if len(line) > MAX_REF_CHARS:
             yield number, _BadLineError("is too long")
-        elif line.strip():
-            yield number, {"url" if is_url(line.strip()) else "path": line.strip()}
+        elif line := line.strip():
+            yield number, line
 
 
 def _read_jsonl(file: IO[bytes]) -> Iterator[tuple[int, Record]]:
