@@ -1,8 +1,8 @@
 """``labelmill``: classify images in bulk.
 
 Exit codes: 0 done; 2 wrong command line; 3 nothing to read; 4 some items failed (--strict); 5 no Redis; 6 no worker
-serves the model; 7 no such job, or not in a state for this; 8 the books do not balance (audit); 10 to 29 what is wrong
-with the model; 70 ours; 130 interrupted.
+serves the model; 7 no such job, or not in a state for this; 8 the books do not balance (audit); 9 something is wrong
+(doctor); 10 to 29 what is wrong with the model; 70 ours; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ COMMANDS = {
     "dead-letters": ("producer.commands.dead_letters", "images that ended their workers: list, show, replay, drop"),
     "models": ("producer.commands.models", "list the models that are served"),
     "workers": ("producer.commands.workers", "list the workers"),
+    "doctor": ("producer.commands.doctor", "find what is set up badly, and say what to do"),
     "gateway": ("producer.commands.gateway", "serve over HTTP, with a page to upload pictures and watch jobs"),
 }
 EXAMPLES = """examples:

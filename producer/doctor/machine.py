@@ -1,0 +1,89 @@
+"""The machine that the workers share, as far as it can be seen from here."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.registry import WorkerInfo
+from producer.doctor.patient import Finding, Patient
+
+__all__ = ["cores", "roots_unreadable", "too_many_threads", "torch_before_fork"]
+
+#: Variables that say how many threads one process computes with.
+THREADS = ("ORT_INTRA_OP_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def cores(cgroup: Path) -> float:
+    """Cores that this process may use: the smaller of its affinity and its cgroup's quota (version 1 or 2)."""
+    usable = float(len(os.sched_getaffinity(0)))
+    quota = _read(cgroup / "cpu.max").split() or [
+        _read(cgroup / "cpu" / "cpu.cfs_quota_us") or "max",
+        _read(cgroup / "cpu" / "cpu.cfs_period_us") or "100000",
+    ]
+    if len(quota) == 2 and quota[0].isdigit() and int(quota[1]):
+        return min(usable, int(quota[0]) / int(quota[1]))
+    return usable
+
+
+def too_many_threads(patient: Patient) -> Iterator[Finding]:
+    """More computing threads than cores: they wait for each other."""
+    have = cores(patient.cgroup)
+    processes = sum(worker.processes for worker in _local(patient))
+    for name in THREADS:
+        wanted = os.environ.get(name, "")
+        if wanted.isdigit() and int(wanted) > have:
+            yield Finding(
+                "too_many_threads",
+                "warning",
+                f"{name}={wanted}, and this machine (or its quota) has {have:g} cores.",
+                f"Unset {name}: a worker runs one process a core with one thread each.",
+            )
+    if processes > have:
+        yield Finding(
+            "too_many_threads",
+            "warning",
+            f"Workers of this machine have {processes} processes in all, and it (or its quota) has {have:g} cores.",
+            "Lower --concurrency, or stop a worker.",
+        )
+
+
+def torch_before_fork(patient: Patient) -> Iterator[Finding]:
+    """torch that ran in the main process hangs the processes that are forked off it."""
+    for worker in _local(patient):
+        maps = _read(patient.proc / str(worker.pid) / "maps")
+        children = _read(patient.proc / str(worker.pid) / "task" / str(worker.pid) / "children")
+        if "libtorch" in maps and children:
+            yield Finding(
+                "torch_before_fork",
+                "error",
+                f"The main process {worker.pid} of {worker.node} has torch loaded and forks: its pool may hang.",
+                "Import torch only within the pool's processes (as Labelmill does), or start with --pool=solo.",
+            )
+
+
+def roots_unreadable(patient: Patient) -> Iterator[Finding]:
+    """Folders that workers are to read and this user cannot."""
+    for root in patient.settings.file_roots:
+        if not (root.is_dir() and os.access(root, os.R_OK | os.X_OK)):
+            why = "cannot be read by this user" if root.is_dir() else "is no folder"
+            yield Finding(
+                "roots_unreadable",
+                "error",
+                f"{root} of LABELMILL_FILE_ROOTS {why}: every image in it would fail.",
+                "Mount it, mend its permissions, or take it out of LABELMILL_FILE_ROOTS.",
+            )
+
+
+def _local(patient: Patient) -> list[WorkerInfo]:
+    return [worker for worker in patient.workers if worker.host == socket.gethostname()]
+
+
+def _read(path: Path) -> str:
+    """A file's text; empty where it is not there or not ours to read."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
