@@ -24,6 +24,7 @@ from jobs.patience import Patience
 from jobs.reach import common_reach
 from jobs.registry import ModelInfo, Registry, WorkerInfo
 from jobs.settings import Settings, mask_url
+from producer.events import Event, listen
 from producer.ids import check_ids
 from producer.job import Job
 from producer.sources import By, Picture, Pictures, Source, open_source
@@ -99,6 +100,10 @@ class Labelmill:
     def jobs(self) -> list[JobStatus]:
         """Every job, oldest first. Two round trips."""
         return self.patience(lambda: self.ledger.statuses(self.ledger.jobs()))
+
+    def events(self, *, wait_s: float = 1.0) -> Iterator[Event | None]:
+        """Jobs that change their state, from now on, see :func:`~producer.events.listen`."""
+        return listen(self.ledger, wait_s=wait_s)
 
     def job(self, job_id: str) -> Job:
         """A job that was submitted before. Raises :class:`~jobs.errors.JobError` where there is none."""
