@@ -306,6 +306,10 @@ class Ledger:
         """One moment of a job's books, for the audit: raw answer of ``lua/snapshot.lua``."""
         return self._run("snapshot", job)
 
+    def webhook(self, *args: Any) -> Any:
+        """What is due, a claim, or an end: see ``lua/webhook.lua``."""
+        return self._run("webhook", *args)
+
     def key(self, job: str, part: str = "") -> str:
         """The key of a job, or of a part of it."""
         return f"{self.prefix}job:{job}:{part}" if part else f"{self.prefix}job:{job}"

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
 
 from redis.exceptions import RedisError
 
@@ -24,6 +25,7 @@ from jobs.patience import Patience
 from jobs.reach import common_reach
 from jobs.registry import ModelInfo, Registry, WorkerInfo
 from jobs.settings import Settings, mask_url
+from jobs.webhooks import Herald, check_webhook
 from producer.events import Event, listen
 from producer.ids import check_ids
 from producer.job import Job
@@ -60,6 +62,7 @@ class Labelmill:
         self.ledger = Ledger(client, prefix=self.settings.key_prefix)
         self.registry = Registry(client, prefix=self.settings.key_prefix)
         self.patience = Patience(say=say)
+        self._webhook_hosts = set(self.settings.webhook_hosts)
         try:
             client.ping()
         except RedisError as exc:
@@ -215,6 +218,8 @@ class Labelmill:
         webhook: str = "",
     ) -> Job:
         """A job that takes images through :meth:`Job.send`; the one that is there where the id is known."""
+        if webhook:
+            self._webhook_hosts.add(urlsplit(check_webhook(webhook)).netloc.rpartition("@")[2])
         request = JobRequest(
             model=model,
             top_k=top_k,
@@ -236,15 +241,21 @@ class Labelmill:
 
     @contextmanager
     def sweeping(self) -> Iterator[None]:
-        """Sweep for as long as this producer waits, so that it needs no other process; see :mod:`jobs.reconciler`."""
+        """Sweep and call webhooks for as long as this producer waits, so that it needs no other process.
+
+        See :mod:`jobs.reconciler` and :mod:`jobs.webhooks`.
+        """
         from jobs.reconciler import Reconciler
 
         reconciler = Reconciler(self.ledger, self.bell, sweep_s=self.settings.sweep_s)
+        herald = Herald(self.ledger, self._webhook_hosts, secret=self.settings.webhook_secret)
         reconciler.start()
+        herald.start()
         try:
             yield
         finally:
             reconciler.stop()
+            herald.stop()
 
 
 def _refuse_other(there: JobStatus, request: JobRequest) -> None:

@@ -21,6 +21,7 @@ from jobs.reconciler import Reconciler
 from jobs.registry import ModelInfo, Registry, WorkerInfo
 from jobs.settings import Settings
 from jobs.tickets import Bell
+from jobs.webhooks import Herald
 from worker.models.card import ModelCard
 
 __all__ = ["Node", "State"]
@@ -72,6 +73,7 @@ class Node:
         self._registry = Registry(client, prefix=self.settings.key_prefix)
         self._ledger = Ledger(client, prefix=self.settings.key_prefix)
         self._reconciler = Reconciler(self._ledger, Bell(self._app), sweep_s=self.settings.sweep_s)
+        self._herald = Herald(self._ledger, self.settings.webhook_hosts, secret=self.settings.webhook_secret)
         self.name = f"{name}:{os.getpid()}"
         self._processes, self._rates = processes, rates
         self.enter(State.READY)
@@ -80,6 +82,7 @@ class Node:
         self._thread = threading.Thread(target=self._live, name="node", daemon=True)
         self._thread.start()
         self._reconciler.start()
+        self._herald.start()
 
     def enter(self, state: State) -> None:
         """Change the state and say so."""
@@ -96,6 +99,7 @@ class Node:
         self._changed.set()
         self._thread.join()
         self._reconciler.stop()
+        self._herald.stop()
         try:
             self._registry.withdraw(self.name)
         except GONE as exc:
