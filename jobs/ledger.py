@@ -19,6 +19,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
+from jobs import sentinel
 from jobs.errors import BrokerUnavailableError, CrashedWorkerError, JobError, LabelmillError, UsageError
 from jobs.records import COUNTS, Claim, DeadLetter, Entry, JobRequest, JobStatus, positions
 from jobs.settings import Settings
@@ -76,13 +77,16 @@ def new_job_id() -> str:
 
 def connect(settings: Settings, *, retries: int = 3) -> redis.Redis:
     """A client of the ledger's Redis. ``retries`` are attempts after the first, with backoff and jitter."""
+    options: dict[str, Any] = {
+        "socket_timeout": _SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": 5.0,
+        "retry": Retry(ExponentialWithJitterBackoff(cap=2.0, base=0.1), retries),
+    }
+    url = settings.redis_url
     try:
-        client = redis.Redis.from_url(
-            settings.redis_url,
-            socket_timeout=_SOCKET_TIMEOUT_S,
-            socket_connect_timeout=5.0,
-            retry=Retry(ExponentialWithJitterBackoff(cap=2.0, base=0.1), retries),
-        )
+        if url.startswith(sentinel.SCHEME):
+            return sentinel.master_of(url, settings.sentinel_master, **options)
+        client = redis.Redis.from_url(url, **options)
     except ValueError as exc:
         raise UsageError(f"LABELMILL_BROKER_URL or LABELMILL_LEDGER_URL: {exc}") from None
     return client
@@ -305,6 +309,10 @@ class Ledger:
     def snapshot(self, job: str) -> Any:
         """One moment of a job's books, for the audit: raw answer of ``lua/snapshot.lua``."""
         return self._run("snapshot", job)
+
+    def cache_put(self, *args: Any) -> Any:
+        """Lines for the content cache: see ``lua/cache.lua``."""
+        return self._run("cache", *args)
 
     def webhook(self, *args: Any) -> Any:
         """What is due, a claim, or an end: see ``lua/webhook.lua``."""

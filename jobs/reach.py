@@ -67,11 +67,26 @@ def common_reach(reaches: Iterable[Reach]) -> Callable[[str], bool]:
     known = list(reaches)
     folders = set.intersection(*(reach.folders() for reach in known)) if known else set()
     hosts = set.intersection(*(set(reach.url_hosts) for reach in known)) if known else set()
+    stores = tuple(f"{host.rstrip('/')}/" for host in hosts if "://" in host)
     inside = tuple(os.path.join(folder, "") for folder in folders)
 
     def readable(ref: str) -> bool:
         if ref.startswith(("http://", "https://")):
-            return urlsplit(ref).hostname in hosts
-        return ref.startswith(inside) and "/../" not in ref
+            return _is_named(ref, hosts)
+        return ref.startswith(inside + stores) and "/../" not in ref
 
     return readable
+
+
+def _is_named(url: str, hosts: set[str]) -> bool:
+    """True where a worker with these hosts fetches the URL: names on the usual port, else ``host:port``."""
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:
+        return False
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    if f"{host}:{port or usual}" in hosts:
+        return True
+    below = any(host.endswith(name[1:]) for name in hosts if name.startswith("*."))
+    return port in (None, usual) and (host in hosts or "*" in hosts or below)

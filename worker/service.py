@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs import logs
+from jobs.content_cache import ContentCache
 from jobs.errors import (
     InvalidItemError,
     LabelmillError,
@@ -21,7 +22,8 @@ from jobs.errors import (
 )
 from jobs.items import BROKEN, Item, decode_outcomes, label_objects
 from jobs.ledger import Claim
-from worker.engine import Engine
+from worker.cached import run_cached
+from worker.engine import ChunkResult, Engine
 from worker.warm import Warm, current
 
 __all__ = ["BLOB", "Call", "answer_all", "serve_ticket"]
@@ -53,7 +55,7 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
     chunk, model = claim.chunk, engine.runtime.card.name
     if chunk.sent_ms:
         warm.meter.queued(model, time.time() - chunk.sent_ms / 1000)
-    done = engine.run(chunk.items, _fetch(warm, claim), top_k=claim.top_k)
+    done, hits = _run(warm, engine, claim)
     warm.meter.chunk(model, "bulk", done)
     began = time.perf_counter()
     recorded = warm.patience(
@@ -63,11 +65,21 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
             failed=done.failed,
             results=done.lines,
             digest=engine.runtime.digest,
+            cache_hits=hits,
         )
     )
     warm.meter.wrote(model, time.perf_counter() - began, recorded=recorded)
     if not recorded:
         log.warning("chunk %s of job %s came too late: dropped", claim.chunk_id, claim.job)
+
+
+def _run(warm: Warm, engine: Engine, claim: Claim) -> tuple[ChunkResult, int]:
+    """The result lines of a chunk, and how many of them came from the content cache."""
+    items, fetch = claim.chunk.items, _fetch(warm, claim)
+    if not (claim.cache and engine.runtime.decodes):
+        return engine.run(items, fetch, top_k=claim.top_k), 0
+    cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)
+    return warm.patience(lambda: run_cached(engine, items, fetch, cache, top_k=claim.top_k))
 
 
 def _fetch(warm: Warm, claim: Claim) -> Callable[[str], bytes]:
