@@ -1,4 +1,4 @@
-"""Wait for a Redis that is gone: backoff with jitter, one line when it goes and one when it is back."""
+"""Wait for a Redis that is gone or full: backoff with jitter, one line when it goes and one when it is back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, TimeoutError
+from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError
 
 from jobs.errors import BrokerUnavailableError
 
@@ -18,8 +18,8 @@ __all__ = ["GONE", "Patience"]
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-#: What a Redis raises that is gone, restarting or failing over.
-GONE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, BrokerUnavailableError)
+#: What a Redis raises that is gone, restarting, failing over or full.
+GONE = (ConnectionError, TimeoutError, BusyLoadingError, OutOfMemoryError, ReadOnlyError, BrokerUnavailableError)
 #: First and longest wait between two attempts, in seconds.
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 
@@ -40,7 +40,7 @@ class Patience:
             except GONE as exc:
                 if not since:
                     since = time.monotonic()
-                    self._say(f"Redis does not answer ({type(exc).__name__}): waiting for it")
+                    self._say(f"{_what(exc)}: waiting for it")
                 # full jitter, so that a fleet does not come back in one wave
                 if self._stop.wait(random.uniform(wait / 2, wait)):
                     raise
@@ -49,3 +49,11 @@ class Patience:
                 if since:
                     self._say(f"Redis is back after {time.monotonic() - since:.1f} s")
                 return answer
+
+
+def _what(exc: Exception) -> str:
+    if isinstance(exc, BrokerUnavailableError):
+        return exc.message
+    if isinstance(exc, OutOfMemoryError):
+        return "Redis is full (maxmemory)"
+    return f"Redis does not answer ({type(exc).__name__})"

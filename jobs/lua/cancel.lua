@@ -4,6 +4,7 @@ local job = ARGV[1]
 local state = get(job, 'state')
 if not state then return redis.error_reply('NOJOB there is no such job') end
 if state == 'ended' then return 1 end
+even_when_full()
 if state ~= 'cancelling' then
   redis.call('HSET', job_key(job), 'state', 'cancelling', 'sealed', '1')
   redis.call('SADD', P .. 'cancelling', job)

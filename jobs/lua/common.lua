@@ -39,6 +39,12 @@ local function now_ms()
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
 
+-- A Redis that is full refuses a script whose first write may need memory, and no later one. What ends work, and so
+-- frees memory, must not be refused: it begins with a write that needs none.
+local function even_when_full()
+  redis.call('ZREM', P .. 'leases', '')
+end
+
 local function job_key(job, part)
   if part then return P .. 'job:' .. job .. ':' .. part end
   return P .. 'job:' .. job

@@ -15,6 +15,7 @@ local function is_recorded()
   return false
 end
 
+even_when_full()
 if not holds(job, chunk, token) then
   if is_recorded() then return 1 end
   if redis.call('EXISTS', job_key(job)) == 1 then bump(job, 'late_finishes', 1) end

@@ -1,5 +1,6 @@
 -- ARGV: message of crashed_worker -> {recovered, lane, chunks that can be claimed, lane, chunks, ...}
 local now = now_ms()
+even_when_full()
 local silent = redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, CLOSE_LIMIT)
 for _, member in ipairs(silent) do recover(member, 'crashed_worker', ARGV[1], false) end
 
