@@ -69,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone (`| head`); Python would complain again as it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        print(f"labelmill-worker: {error}", file=sys.stderr)
+        return 74  # EX_IOERR: a full disk, a file that may not be read
 
 
 def entry() -> None:

@@ -8,7 +8,12 @@ from pathlib import Path
 from worker.export.prepare import DEFAULT_MODEL, prepare
 from worker.models.loader import HOUSE_MODELS, MODEL_DIR_VARIABLE, default_model_dir
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EPILOG", "add_arguments", "run"]
+
+EPILOG = """examples:
+  labelmill-worker prepare
+  labelmill-worker prepare cifar10-cnn --format torchscript
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from worker.models.card import Activation, ModelCard, Preprocessing
 
-__all__ = ["ImageClassifier", "as_classifier"]
+__all__ = ["ImageClassifier", "as_classifier", "name_of"]
 
 
 class ImageClassifier(nn.Module):
@@ -45,3 +45,8 @@ class ImageClassifier(nn.Module):
 def as_classifier(network: nn.Module, card: ModelCard) -> ImageClassifier:
     """The network in eval mode, wrapped as its card says."""
     return ImageClassifier(network, card.preprocessing, card.activation).eval()
+
+
+def name_of(module: nn.Module) -> str:
+    """The class that its author knows: the network's, where it is wrapped."""
+    return type(module.network if isinstance(module, ImageClassifier) else module).__name__

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jobs.errors import UsageError
+
 __all__ = ["written_whole"]
 
 
@@ -16,10 +18,13 @@ def written_whole(target: Path) -> Iterator[Path]:
     """A path to write to, beside the target and of its suffix; renamed to it when the block ends well.
 
     Nothing is left of it when the block raises. A plain file takes the target's place in one step, so that a
-    reader sees the old one or the new one.
+    reader sees the old one or the new one. Raises :class:`~jobs.errors.UsageError` where nothing can be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    except OSError as exc:
+        raise UsageError(f"cannot write {target}: {exc.strerror}; name another place") from exc
     os.close(handle)
     partial = Path(name)
     try:

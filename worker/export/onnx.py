@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from jobs.errors import ExportError, ModelFileError, UsageError
 from worker.export.calm import one_thread
+from worker.export.classifier import name_of
 from worker.export.compare import eager, largest_difference
 from worker.export.files import written_whole
 from worker.export.probes import tensor_probes
@@ -103,7 +104,7 @@ def _attempts(task: _Task, method: str) -> OnnxExport:
     try:
         made = _attempt(_compiled(task, method), task, "script")
     except ModelFileError as exc:
-        raise ExportError(f"{type(task.module).__name__}: {cause}; by scripting: {exc.message}") from exc
+        raise ExportError(f"{name_of(task.module)}: {cause}; by scripting: {exc.message}") from exc
     return replace(made, note=cause)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from jobs.errors import ExportError, ScriptError, TraceError, UsageError
 from worker.export.calm import one_thread
+from worker.export.classifier import name_of
 from worker.export.compare import largest_difference
 from worker.export.probes import tensor_probes
 from worker.models.card import CARD_KEY, ModelCard
@@ -108,7 +109,7 @@ def _traced(module: nn.Module, example: tuple[Tensor, ...], probes: Sequence[tup
     except ExportError as exc:
         because = f" because of a {where}" if where else ""
         raise TraceError(
-            f"the trace of {type(module).__name__} does not compute what the module does{because}: "
+            f"the trace of {name_of(module)} does not compute what the module does{because}: "
             f"{exc.message}; use --method script or auto"
         ) from exc
     return Scripted(script, "trace", largest, where)
@@ -148,7 +149,7 @@ def trace(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Any, list[str
         try:
             script = torch.jit.trace(module, example, check_trace=False)
         except Exception as exc:
-            raise TraceError(f"{type(module).__name__} cannot be traced: {_last_line(exc)}") from exc
+            raise TraceError(f"{name_of(module)} cannot be traced: {_last_line(exc)}") from exc
     branches = [
         f"{warning.filename}:{warning.lineno}"
         for warning in caught
@@ -167,7 +168,7 @@ def script_module(module: nn.Module) -> Any:
             # torch keeps the half-made class; the next attempt on it would fail with "Can't redefine method".
             torch.jit._recursive.concrete_type_store = torch.jit._recursive.ConcreteTypeStore()
             raise ScriptError(
-                f"{type(module).__name__} cannot be scripted: {_script_reason(exc)}; use --method trace, or auto to "
+                f"{name_of(module)} cannot be scripted: {_script_reason(exc)}; use --method trace, or auto to "
                 "script the parts that can be, or --format onnx"
             ) from exc
 

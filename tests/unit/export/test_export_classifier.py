@@ -189,13 +189,14 @@ def densenet161(weights: Path, target: Path, file_format: str, method: str) -> N
     served_as_in_eager_mode(target, network, card)
 
 
-def test_densenet161_from_a_file_of_weights_to_onnx(densenet161_weights: Path, tmp_path: Path) -> None:
-    densenet161(densenet161_weights, tmp_path / "densenet161.onnx", "onnx", "auto")
+def test_densenet161_from_a_file_of_weights(densenet161_weights: Path, tmp_path: Path) -> None:
+    densenet161(densenet161_weights, tmp_path / "densenet161.pt", "torchscript", "auto")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("file_format", "method", "by"), ROADS[2:])
-def test_densenet161_by_every_other_road(
-    file_format: str, method: str, by: str, densenet161_weights: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("file_format", "method"),
+    [("onnx", "auto"), ("onnx", "script"), ("torchscript", "trace"), ("torchscript", "script")],
+)
+def test_densenet161_by_every_road(file_format: str, method: str, densenet161_weights: Path, tmp_path: Path) -> None:
     densenet161(densenet161_weights, tmp_path / f"densenet161{SUFFIX[file_format]}", file_format, method)
