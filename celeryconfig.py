@@ -38,6 +38,8 @@ task_annotations = {
 # tickets that were fetched ahead.
 worker_prefetch_multiplier = 1
 worker_disable_prefetch = True
+# KiB, in pools of processes; a process past it is replaced when its chunk is done. Other pools: worker/watch.py.
+worker_max_memory_per_child = _settings.memory_limit // 1024 or None
 # A model loads longer than the 4 s that Celery gives a new process by default.
 worker_proc_alive_timeout = _settings.setup_timeout_s
 # The worker waits for a Redis that is gone instead of ending.
@@ -64,4 +66,7 @@ if broker_url.startswith(("redis", "sentinel")):
         "unacked_restore_throttle": 1,
         "socket_keepalive": True,
         "health_check_interval": 10,
+        # Only read for sentinel:// URLs: which of the groups that the Sentinels watch is ours.
+        "master_name": _settings.sentinel_master,
     }
+result_backend_transport_options = {"master_name": _settings.sentinel_master}

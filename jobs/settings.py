@@ -96,6 +96,10 @@ def parse_bytes(value: str) -> int:
     return parse_count(match[1]) * _UNITS[match[2]]
 
 
+def _bytes_or_none(value: str) -> int:
+    return 0 if value.strip() == "0" else parse_bytes(value)
+
+
 def setting(default: Any, parse: Callable[[str], Any], doc: str) -> Any:
     """A field with how its variable is read; raises ValueError for a bad value."""
     return field(default=default, metadata={"parse": parse, "doc": doc})
@@ -105,8 +109,11 @@ def setting(default: Any, parse: Callable[[str], Any], doc: str) -> Any:
 class Settings:
     """What an operator can set. Times in seconds, sizes in bytes."""
 
-    broker_url: str = setting(DEFAULT_BROKER_URL, _text, "where tickets go: redis://, redis+socket:// or amqp://")
+    broker_url: str = setting(
+        DEFAULT_BROKER_URL, _text, "where tickets go: redis://, redis+socket://, sentinel:// or amqp://"
+    )
     ledger_url: str = setting("", _text, "the Redis of the ledger; empty: the broker's")
+    sentinel_master: str = setting("mymaster", _text, "group of the Redis behind sentinel:// URLs")
     key_prefix: str = setting("lm:", _text, "begins every key of the ledger")
     model: str = setting(DEFAULT_MODEL, _text, "model file or name; a worker serves several, comma-separated")
     model_dir: str = setting("", _text, "folder of model files by name; empty: the user's cache folder")
@@ -122,6 +129,8 @@ class Settings:
     chunk_time_limit_s: float = setting(120.0, parse_seconds, "longest run of one chunk before its process is ended")
     setup_timeout_s: float = setting(120.0, parse_seconds, "longest wait for a model to load")
     drain_timeout_s: float = setting(30.0, parse_seconds, "longest wait for running work at SIGTERM")
+    deaf_s: float = setting(15.0, parse_seconds, "idle this long while tickets wait: a worker is deaf, and reconnects")
+    memory_limit: int = setting(0, _bytes_or_none, "memory of one process past which it is replaced; 0: none")
     expires_s: float = setting(7 * 86_400.0, parse_seconds, "what is queued this long after its job was made expires")
     retention_s: float = setting(7 * 86_400.0, parse_seconds, "how long an ended job and its results are kept")
     backlog_limit: int = setting(2_000_000, parse_count, "items of one job that wait before its producer does")
@@ -155,7 +164,7 @@ class Settings:
     def redis_url(self) -> str:
         """The URL of the ledger's Redis, in redis-py's words."""
         url = self.ledger_url or self.broker_url
-        if not url.startswith(("redis://", "rediss://", "redis+socket://", "unix://")):
+        if not url.startswith(("redis://", "rediss://", "redis+socket://", "unix://", "sentinel://")):
             raise UsageError(
                 "LABELMILL_LEDGER_URL must name a Redis when the broker is none: the ledger lives in Redis"
             )
