@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import orjson
 from jobs.errors import SourceError
 from jobs.items import MAX_REF_CHARS, Item
 from producer.sources.contract import Located, Picture, Source, Upload, is_carriable
+from producer.sources.openers import scratch
 
 __all__ = ["Chain", "Pictures", "Urls", "located"]
 
@@ -85,7 +85,7 @@ class _Kept:
 
     def __init__(self, pictures: Iterator[Picture]) -> None:
         self._pictures: Iterator[Picture] | None = pictures
-        self._file = tempfile.TemporaryFile(prefix="labelmill-")  # noqa: SIM115 - lives as long as this
+        self._file = scratch(self)
 
     def __iter__(self) -> Iterator[Picture]:
         if self._pictures is not None:

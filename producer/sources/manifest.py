@@ -88,7 +88,7 @@ class Manifest:
         self.strict = strict
         self.bad = 0
         self.base = _folder(name) if folder is None else folder
-        self._on_bad = on_bad or (lambda place, reason: None)
+        self._on_bad = on_bad
         self._told = False
         self._open = open_ or opener(name)
 
@@ -116,7 +116,7 @@ class Manifest:
                         yield number, self._item(record)
                 except _BadLineError as exc:
                     bad += 1
-                    if not self._told:
+                    if self._on_bad is not None and not self._told:
                         self._on_bad(f"{self.name}:{number}", str(exc))
         self.bad, self._told = bad, True
 
@@ -220,25 +220,25 @@ def _json_record(line: str) -> Record:
 
 
 def _read_csv(file: IO[bytes], dialect: str = "excel") -> Iterator[tuple[int, Record]]:
-    text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
-    rows = csv.reader(text, dialect)
-    header = next(rows, [])
-    if not {"path", "url"} & set(header):
-        raise _BadHeaderError(f"the header must name a column 'path' or 'url', not {', '.join(header)[:200]!a}")
-    if len(set(header)) != len(header):
-        raise _BadHeaderError("the header names a column twice")
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as exc:
-            yield rows.line_num, _BadLineError(f"is no CSV: {exc}")
-            continue
-        if len(row) == len(header):
-            yield rows.line_num, cast("Record", dict(zip(header, row, strict=True)))
-        elif row:
-            yield rows.line_num, _BadLineError(f"has {len(row)} cells, and the header has {len(header)}")
+    with io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
+        rows = csv.reader(text, dialect)
+        header = next(rows, [])
+        if not {"path", "url"} & set(header):
+            raise _BadHeaderError(f"the header must name a column 'path' or 'url', not {', '.join(header)[:200]!a}")
+        if len(set(header)) != len(header):
+            raise _BadHeaderError("the header names a column twice")
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as exc:
+                yield rows.line_num, _BadLineError(f"is no CSV: {exc}")
+                continue
+            if len(row) == len(header):
+                yield rows.line_num, cast("Record", dict(zip(header, row, strict=True)))
+            elif row:
+                yield rows.line_num, _BadLineError(f"has {len(row)} cells, and the header has {len(header)}")
 
 
 _READERS: dict[str, Callable[[IO[bytes]], Iterator[tuple[int, Record]]]] = {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 from jobs.errors import SourceError, UsageError
 
-__all__ = ["Opener", "file_system", "is_url", "opener", "spooled", "store_errors", "suffixes"]
+__all__ = ["Opener", "Spooled", "file_system", "is_url", "opener", "scratch", "store_errors", "suffixes"]
 
 #: Opens a file for reading, from its beginning each time.
 Opener = Callable[[], IO[bytes]]
@@ -50,19 +51,26 @@ def store_errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, *((botocore.BotoCoreError,) if botocore else ()))
 
 
-def spooled(stream: IO[bytes]) -> Opener:
-    """A stream that can be read only once, put into a file without a name, so that it can be read again."""
-    kept = tempfile.TemporaryFile(prefix="labelmill-")  # noqa: SIM115 - lives as long as its opener
-    while block := stream.read(BLOCK_BYTES):
-        kept.write(block)
-    kept.flush()
+def scratch(owner: object) -> IO[bytes]:
+    """A file without a name for as long as its owner lives; the owner must not be held by it."""
+    file = tempfile.TemporaryFile(prefix="labelmill-")  # noqa: SIM115 - closed with its owner
+    weakref.finalize(owner, file.close)
+    return cast("IO[bytes]", file)
 
-    def open_again() -> IO[bytes]:
-        again = os.fdopen(os.dup(kept.fileno()), "rb")  # the offset is shared: one reader at a time
+
+class Spooled:
+    """A stream that can be read only once, put on disk; a call opens what was read, one reader at a time."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._kept = scratch(self)
+        while block := stream.read(BLOCK_BYTES):
+            self._kept.write(block)
+        self._kept.flush()
+
+    def __call__(self) -> IO[bytes]:
+        again = os.fdopen(os.dup(self._kept.fileno()), "rb")  # with the same offset
         again.seek(0)
         return again
-
-    return open_again
 
 
 def suffixes(name: str) -> str:

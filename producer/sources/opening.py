@@ -17,7 +17,7 @@ from producer.sources.contract import Source
 from producer.sources.files import Files
 from producer.sources.manifest import Manifest, OnBad, format_of_head, manifest_format
 from producer.sources.objects import Objects
-from producer.sources.openers import is_url, spooled
+from producer.sources.openers import Spooled, is_url
 
 __all__ = ["STDIN", "open_source"]
 
@@ -91,7 +91,7 @@ def _open(name: str, options: _Options) -> Source:
 
 
 def _open_stdin(options: _Options) -> Source:
-    open_ = spooled(options.stdin or sys.stdin.buffer)
+    open_ = Spooled(options.stdin or sys.stdin.buffer)
     with closing(open_()) as file:
         head = file.read(HEAD_BYTES)
     if is_archive_head(head):

@@ -1,0 +1,338 @@
+"""Sources: patterns, archives, manifests, URLs, standard input, and how images travel."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import orjson
+import pytest
+
+from jobs.errors import SourceError, UsageError
+from jobs.items import Item
+from producer.sources import Archive, ByValue, Files, Manifest, Source, Upload, open_source
+from producer.sources.chain import Pictures
+from producer.sources.manifest import MAX_FIELDS_BYTES, MAX_LINE_CHARS
+from producer.sources.patterns import Pattern
+
+MEMBERS = {"a.jpg": b"A", "sub/b.PNG": b"BB", "notes.txt": b"no image", ".hidden/c.jpg": b"C", "__MACOSX/a.jpg": b"M"}
+ARCHIVES = ("images.zip", "images.tar", "images.tar.gz", "images.tgz", "images.tar.bz2", "images.tar.xz")
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(path.name.encode())
+
+
+def archive_at(path: Path, members: dict[str, bytes] = MEMBERS) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        return path
+    modes = {".gz": "w:gz", ".tgz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}
+    with tarfile.open(path, modes.get(path.suffix, "w")) as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def ids(source: Source) -> list[str]:
+    return [picture.custom_id for picture in source]
+
+
+class BadLines(list[tuple[str, str]]):
+    def __call__(self, place: str, reason: str) -> None:
+        self.append((place.rpartition(":")[2], reason))
+
+
+# -- patterns --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        ("p/**/*.jpg", "x/y/z.jpg", True),
+        ("p/**/*.jpg", "z.jpg", True),
+        ("p/*.jpg", "x/z.jpg", False),
+        ("p/[ab]*.png", "b1.png", True),
+        ("p/[!ab]*.png", "b1.png", False),
+        ("p/?.jpg", "ab.jpg", False),
+        ("*", "x.JPG", True),
+        ("*", "x.txt", False),
+        ("p/*.txt", "x.txt", True),
+        ("p/**", "q/r/x.jpg", True),
+        ("p/a.jpg*", "axjpg", False),
+        ("p/[.jpg*", "[.jpg", True),
+    ],
+)
+def test_a_pattern_fits_as_a_shell_would(pattern: str, name: str, fits: bool) -> None:
+    assert Pattern(pattern).matches(name) is fits
+
+
+def test_a_pattern_goes_only_as_deep_as_it_says(tmp_path: Path) -> None:
+    touch(tmp_path / "a.jpg", tmp_path / "x/b.jpg", tmp_path / "x/y/c.jpg", tmp_path / "x/d.png")
+    assert ids(Files([tmp_path / "*.jpg"])) == ["a.jpg"]
+    assert ids(Files([tmp_path / "*/*.jpg"])) == ["x/b.jpg"]
+    assert ids(Files([tmp_path / "**/*.jpg"])) == ["a.jpg", "x/b.jpg", "x/y/c.jpg"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    touch(tmp_path / "a[1].jpg", tmp_path / "a1.jpg")
+    (item,) = Files([tmp_path / "a[1].jpg"])
+    assert isinstance(item, Item)
+    assert item.ref == str(tmp_path / "a[1].jpg")
+
+
+def test_only_patterns_can_repeat_an_id_so_only_they_are_gone_through_first(tmp_path: Path) -> None:
+    touch(tmp_path / "a/x.jpg", tmp_path / "b/x.jpg")
+    assert Files([tmp_path / "a", tmp_path / "b"]).unique
+    assert Files([tmp_path / "*/*.jpg"]).unique
+    assert not Files([tmp_path / "a/*.jpg", tmp_path / "a/x*"]).unique
+
+
+# -- archives --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_gives_its_images_by_value(name: str, tmp_path: Path) -> None:
+    source = Archive(str(archive_at(tmp_path / name)))
+    assert list(source) == [Upload("a.jpg", b"A"), Upload("sub/b.PNG", b"BB")]
+    assert [custom_id for custom_id, _ in source.ids()] == ["a.jpg", "sub/b.PNG"]
+    assert list(tmp_path.iterdir()) == [tmp_path / name], "an archive is never unpacked to disk"
+
+
+@pytest.mark.parametrize("name", ["images.zip", "images.tar"])
+def test_an_image_over_the_limit_fails_alone(name: str, tmp_path: Path) -> None:
+    path = archive_at(tmp_path / name, {"big.jpg": b"x" * 100, "small.jpg": b"x"})
+    assert list(Archive(str(path), max_bytes=10)) == [Item("big.jpg", "error:too_large"), Upload("small.jpg", b"x")]
+
+
+def test_a_damaged_member_of_a_zip_fails_alone(tmp_path: Path) -> None:
+    path = archive_at(tmp_path / "images.zip", {"a.jpg": b"A" * 50, "b.jpg": b"B" * 50})
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("a.jpg").header_offset + 30 + len("a.jpg")
+    raw = bytearray(path.read_bytes())
+    raw[start : start + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(raw)
+    assert list(Archive(str(path))) == [Item("a.jpg", "error:corrupt_image"), Upload("b.jpg", b"B" * 50)]
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_that_was_cut_short_says_so(name: str, tmp_path: Path) -> None:
+    path = archive_at(tmp_path / name, {f"{n}.jpg": bytes(range(256)) * 40 for n in range(3)})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SourceError, match=f"{name} is damaged after"):
+        list(Archive(str(path)))
+
+
+def test_an_encrypted_zip_says_so(tmp_path: Path) -> None:
+    path = archive_at(tmp_path / "images.zip", {"a.jpg": b"A"})
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(raw)
+    with pytest.raises(SourceError, match=r"a\.jpg is encrypted"):
+        list(Archive(str(path)))
+
+
+def test_a_member_whose_name_cannot_travel_fails_alone(tmp_path: Path) -> None:
+    path = archive_at(tmp_path / "images.tar", {"a\nb.jpg": b"A", "c.jpg": b"C"})
+    bad, good = Archive(str(path))
+    assert isinstance(bad, Item)
+    assert (bad.ref, good) == ("error:invalid_item", Upload("c.jpg", b"C"))
+    assert [custom_id for custom_id, _ in Archive(str(path)).ids()] == [bad.custom_id, "c.jpg"]
+
+
+# -- manifests -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.jsonl", '{"custom_id": "7", "path": "a.jpg", "owner": 3}\n\n{"url": "https://h/b.jpg", "tags": ["x"]}\n'),
+        ("list.csv", 'custom_id,path,url,owner\n7,a.jpg,,3\n,,https://h/b.jpg,"x, ""y"""\n'),
+        ("list.tsv", "custom_id\tpath\turl\towner\n7\ta.jpg\t\t3\n\t\thttps://h/b.jpg\tx\n"),
+    ],
+)
+def test_a_manifest_names_images_and_carries_the_users_own_fields(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("\ufeff" + text)
+    first, second = Manifest(str(tmp_path / name))
+    assert (first.custom_id, first.ref) == ("7", f"{tmp_path}/a.jpg")
+    assert str((first.fields or {})["owner"]) == "3"
+    assert (second.custom_id, second.ref) == ("https://h/b.jpg", "https://h/b.jpg")
+    assert "custom_id" not in (second.fields or {})
+
+
+def test_a_list_as_text_has_one_path_or_url_a_line(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.jpg\n\n  ./b/../c.jpg \r\n/abs/d.jpg\nhttps://h/e.jpg\ns3://bucket/f.jpg")
+    assert [(item.custom_id, item.ref) for item in Manifest(str(tmp_path / "list.txt"))] == [
+        ("a.jpg", f"{tmp_path}/a.jpg"),
+        ("./b/../c.jpg", f"{tmp_path}/c.jpg"),
+        ("/abs/d.jpg", "/abs/d.jpg"),
+        ("https://h/e.jpg", "https://h/e.jpg"),
+        ("s3://bucket/f.jpg", "s3://bucket/f.jpg"),
+    ]
+
+
+JSONL_LINES: dict[bytes, str] = {
+    b'{"path": "a.jpg"}': "",
+    b"{not json}": "no JSON",
+    b"[1]": "no JSON object",
+    b'{"custom_id": "x"}': "neither path nor url",
+    b'{"path": "a", "url": "https://h/a"}': "both path and url",
+    b'{"path": 7}': "must be text",
+    b'{"custom_id": 7, "path": "b"}': "custom_id must be text",
+    b'{"custom_id": "\\u0007", "path": "b"}': "control characters",
+    b'{"url": "h/b.jpg"}': "must begin with",
+    b'{"path": "file:a.jpg"}': "write the path",
+    b'{"path": "caf\xe9.jpg"}': "no JSON",
+    b'{"path": "b.jpg", "own": "%b"}' % (b"x" * MAX_FIELDS_BYTES): "own fields",
+    b'{"path": "%b"}' % (b"x" * MAX_LINE_CHARS): "too long",
+}
+
+
+def test_every_bad_line_is_named_with_its_number_and_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_bytes(b"\n".join(JSONL_LINES))
+    bad = BadLines()
+    manifest = Manifest(str(tmp_path / "list.jsonl"), on_bad=bad)
+    assert ids(manifest) == ["a.jpg"]
+    expected = [(str(n), reason) for n, reason in enumerate(JSONL_LINES.values(), start=1) if reason]
+    assert [number for number, _ in bad] == [number for number, _ in expected]
+    for (_, said), (number, reason) in zip(bad, expected, strict=True):
+        assert reason in said, number
+    assert ids(manifest) == ["a.jpg"]
+    assert len(bad) == len(expected), "a line is named once, however often the list is read"
+
+
+def test_a_table_names_the_lines_that_do_not_fit_its_header(tmp_path: Path) -> None:
+    raw = b'path,owner\na.jpg,ann\nb.jpg\nc.jpg,x,y\n\n,tom\nd\xe9.jpg,tom\ne.jpg,\xff\n"f.jpg",ann\n'
+    (tmp_path / "list.csv").write_bytes(raw)
+    bad = BadLines()
+    assert ids(Manifest(str(tmp_path / "list.csv"), on_bad=bad)) == ["a.jpg", "f.jpg"]
+    assert [number for number, _ in bad] == ["3", "4", "6", "7", "8"]
+
+
+@pytest.mark.parametrize("header", ["name,owner", "path,path", ""])
+def test_a_table_without_a_column_of_images_is_refused(header: str, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"{header}\na,b\n")
+    with pytest.raises(SourceError, match=r"list\.csv: the header"):
+        list(Manifest(str(tmp_path / "list.csv")))
+
+
+def test_strict_stops_after_every_bad_line_was_named(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"path": "a.jpg"}\nx\ny\n')
+    bad = BadLines()
+    with pytest.raises(SourceError, match="2 bad lines"):
+        list(Manifest(str(tmp_path / "list.jsonl"), strict=True, on_bad=bad).ids())
+    assert [number for number, _ in bad] == ["2", "3"]
+
+
+# -- opening ---------------------------------------------------------------------------------------
+
+
+def test_names_of_all_kinds_make_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "dir/a.jpg", tmp_path / "b.any")
+    archive_at(tmp_path / "c.zip", {"d.jpg": b"D"})
+    (tmp_path / "list.txt").write_text("dir/a.jpg\n")
+    source = open_source(["dir", "b.any", "c.zip", "list.txt", "https://h/e.jpg"], readable=lambda ref: True)
+    assert sorted(ids(source)) == sorted(["dir/a.jpg", "b.any", "c.zip/d.jpg", "dir/a.jpg", "https://h/e.jpg"])
+    assert not source.unique
+
+
+@pytest.mark.parametrize("stdin", ["text", "jsonl", "csv", "zip", "tar.gz"])
+def test_standard_input_is_a_list_or_an_archive(stdin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "a.jpg")
+    lists = {"text": b"a.jpg\n", "jsonl": b'{"path": "a.jpg"}\n', "csv": b"id,path\n1,a.jpg\n"}
+    raw = lists.get(stdin) or archive_at(tmp_path / f"x.{stdin}", {"a.jpg": b"a.jpg"}).read_bytes()
+    source = open_source(["-"], stdin=io.BytesIO(raw))
+    for _ in range(2):  # ids are compared first, then the images are sent
+        assert [(picture.custom_id, picture.data) for picture in source if isinstance(picture, Upload)] == [
+            ("a.jpg", b"a.jpg")
+        ]
+
+
+def test_standard_input_can_be_named_once_only() -> None:
+    with pytest.raises(UsageError, match="only once"):
+        open_source(["-", "-"], stdin=io.BytesIO())
+
+
+def test_an_archive_cannot_go_by_reference(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="by value"):
+        open_source([archive_at(tmp_path / "a.zip")], by="reference")
+
+
+def test_a_store_that_no_package_knows_says_so() -> None:
+    with pytest.raises(UsageError, match=r"nosuch://"):
+        open_source(["nosuch://bucket/x"])
+
+
+# -- by reference or by value ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("by", "sent"),
+    [
+        ("reference", [("in/a.jpg", "by reference"), ("out/b.jpg", "by reference")]),
+        ("value", [("in/a.jpg", "by value"), ("out/b.jpg", "by value")]),
+        ("auto", [("in/a.jpg", "by reference"), ("out/b.jpg", "by value")]),
+    ],
+)
+def test_what_workers_can_read_goes_by_reference(by: str, sent: list[tuple[str, str]], tmp_path: Path) -> None:
+    touch(tmp_path / "in/a.jpg", tmp_path / "out/b.jpg")
+    source = open_source([tmp_path], by=by, readable=lambda ref: ref.startswith(f"{tmp_path}/in/"))  # type: ignore[arg-type]
+    assert [(p.custom_id, "by value" if isinstance(p, Upload) else "by reference") for p in source] == sent
+
+
+def test_an_image_that_cannot_be_read_here_is_an_item_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("none.jpg\nbig.jpg\n")
+    (tmp_path / "big.jpg").write_bytes(b"x" * 11)
+    source = ByValue(Manifest(str(tmp_path / "list.txt")), max_bytes=10)
+    assert list(source) == [Item("none.jpg", "error:not_found"), Item("big.jpg", "error:too_large")]
+
+
+@pytest.fixture
+def web_server() -> Iterator[Callable[[str], str]]:
+    """A real server: /ok.jpg, /missing.jpg, /forbidden.jpg."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status = {"/ok.jpg": 200, "/forbidden.jpg": 403}.get(self.path, 404)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"bytes")
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield lambda path: f"http://127.0.0.1:{server.server_port}{path}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_urls_that_workers_may_not_fetch_are_fetched_here(web_server: Callable[[str], str]) -> None:
+    names = [web_server(path) for path in ("/ok.jpg", "/missing.jpg", "/forbidden.jpg")]
+    ok, missing, forbidden = open_source(names)
+    assert ok == Upload(names[0], b"bytes")
+    assert (missing, forbidden) == (Item(names[1], "error:not_found"), Item(names[2], "error:forbidden"))
+
+
+def test_images_of_a_program_that_come_once_can_be_gone_through_again() -> None:
+    pictures = [Item("a", "/a.jpg"), Upload("b", b"\x00\n", {"n": 1}), Upload("c", b"")]
+    kept = Pictures(iter(pictures))
+    assert list(kept) == pictures
+    assert list(kept) == pictures
+    assert orjson.dumps({"n": 1}) == orjson.dumps(list(kept)[1].fields)
