@@ -1,4 +1,4 @@
-"""From a reference to the bytes of an image file: a path, a URL, or a blob; only what the operator allows."""
+"""From a reference to the bytes of an image file: a path, a URL, an object or a blob; only what is allowed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from jobs.errors import ForbiddenError, InvalidItemError, ItemError, NotFoundError, TooLargeError
+from jobs.errors import InvalidItemError, ItemError, NotFoundError, TooLargeError
 from jobs.items import UNCARRIABLE
 from worker.guard import Guard
 from worker.roots import Roots
+from worker.stores import Stores
 from worker.urls import Resolve, Urls, resolve
 
 __all__ = ["BLOB", "Fetcher", "retry"]
@@ -31,8 +32,9 @@ class Fetcher:
     """Fetches the images of one process; its threads may share it.
 
     ``file_roots`` are folders that may be read; ``url_hosts`` are hosts that may be asked, see
-    :class:`worker.guard.Guard`; none of either allows nothing. ``timeout_s`` is the longest wait for one URL, retries
-    included. ``blobs`` gives the bytes of a ``blob:`` reference, or ``None``.
+    :class:`worker.guard.Guard`, and buckets (``s3://photos``), see :class:`worker.stores.Stores`; none of either allows
+    nothing. ``timeout_s`` is the longest wait for one URL, retries included. ``blobs`` gives the bytes of a ``blob:``
+    reference, or ``None``. Raises :class:`~jobs.errors.UsageError` where a host cannot be one.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Fetcher:
         self.max_bytes = max_bytes
         self.timeout_s = timeout_s
         self._roots = Roots(file_roots, max_bytes=max_bytes)
-        self._urls = Urls(Guard(url_hosts), max_bytes=max_bytes, resolve=resolve)
+        hosts = [host for host in url_hosts if "://" not in host]
+        self._urls = Urls(Guard(hosts), max_bytes=max_bytes, resolve=resolve)
+        self._stores = Stores([host for host in url_hosts if "://" in host], max_bytes=max_bytes)
         self._blobs = blobs
         self._sleep = sleep
 
@@ -61,9 +65,10 @@ class Fetcher:
         """
         if not ref or UNCARRIABLE.search(ref):
             raise InvalidItemError("the reference is empty or has control characters")
-        scheme = _SCHEME.match(ref)
-        if scheme is not None:
-            return self._fetch_url(ref, scheme[1].lower())
+        if scheme := _SCHEME.match(ref):
+            read = self._urls.read if scheme[1].lower() in ("http", "https") else self._stores.read
+            until = time.monotonic() + self.timeout_s
+            return retry(lambda: read(ref, until=until), until=until, sleep=self._sleep)
         if ref.startswith(BLOB):
             return self._fetch_blob(ref.removeprefix(BLOB))
         return self._roots.read(ref)
@@ -71,12 +76,6 @@ class Fetcher:
     def close(self) -> None:
         """Close the connections that are kept for more."""
         self._urls.close()
-
-    def _fetch_url(self, url: str, scheme: str) -> bytes:
-        if scheme not in ("http", "https"):
-            raise ForbiddenError(f"workers do not fetch {scheme}:// references")
-        until = time.monotonic() + self.timeout_s
-        return retry(lambda: self._urls.read(url, until=until), until=until, sleep=self._sleep)
 
     def _fetch_blob(self, key: str) -> bytes:
         data = self._blobs(key) if self._blobs is not None else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from jobs.errors import ForbiddenError, InvalidItemError
+from jobs.errors import ForbiddenError, InvalidItemError, UsageError
 
 __all__ = ["DEFAULT_PORTS", "Guard", "Target", "is_public"]
 
@@ -60,7 +60,10 @@ class Guard:
     """
 
     def __init__(self, hosts: Sequence[str]) -> None:
-        entries = {_ascii(host.strip()) for host in hosts}
+        try:
+            entries = {_ascii(host.strip()) for host in hosts}
+        except UnicodeError as exc:
+            raise UsageError(f"LABELMILL_URL_HOSTS: {','.join(hosts)!a} has what cannot be a host") from exc
         self._exact = {entry for entry in entries if not entry.startswith("*")}
         self._below = tuple(entry[1:] for entry in entries if entry.startswith("*."))
         self._any = "*" in entries

@@ -46,6 +46,9 @@ class Server(ThreadingHTTPServer):
         self.connections = 0
         self.stop = threading.Event()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that had enough of an answer hung up, as it should; what it made of it is what is tested."""
+
     @property
     def port(self) -> int:
         return int(self.server_address[1])
@@ -318,7 +321,7 @@ def test_without_hosts_no_url_is_fetched(server: Server) -> None:
 
 @pytest.mark.parametrize("ref", ["s3://bucket/key", "file:///etc/passwd", "ftp://host/x", "gopher://host/x"])
 def test_other_schemes_are_forbidden(make: Make, ref: str) -> None:
-    with pytest.raises(ForbiddenError, match=ref.partition(":")[0]):
+    with pytest.raises(ForbiddenError, match="LABELMILL_URL_HOSTS"):
         make("*", file_roots=(Path("/"),)).fetch(ref)
 
 
