@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := embedded,onnx,torch,export,parquet,s3,web,dev
 
-.PHONY: help setup model demo lint format test test-slow fuzz clean
+.PHONY: help setup model demo web lint format test test-slow test-brokers fuzz clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -24,6 +24,9 @@ model: setup     ## make the default model (once; it stays in the user's cache f
 demo: model      ## classify examples/photos with a real model through Redis and Celery
 	$(BIN)/labelmill classify examples/photos --table --output build/demo/results.jsonl
 
+web: model       ## serve over HTTP, with a page, on http://127.0.0.1:8000; Ctrl-C ends it
+	$(BIN)/labelmill gateway --open
+
 lint: setup      ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,13 +37,16 @@ format: setup    ## put the source into shape
 	$(BIN)/ruff format .
 
 test: model      ## every test but the slow ones
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not debian'
 
 test-slow: model ## the tests that take minutes, and download CIFAR-10 once
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 fuzz: setup      ## 24,000 damaged images through decoding; FUZZ="--seed 7 --files 200000" for others
 	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+test-brokers: model ## RabbitMQ and Redis Sentinel, with the real servers of Debian's packages
+	$(BIN)/python -m pytest -m debian
 
 clean:           ## remove what setup and runs made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

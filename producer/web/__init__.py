@@ -7,7 +7,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from producer.web import guards, inference, jobs, models, predict, problems, queries, streams
+from producer.web import guards, inference, jobs, models, page, predict, problems, queries, streams
 from producer.web.bodies import Bodies
 from producer.web.guards import Slots
 from producer.web.service import Service
@@ -27,6 +27,7 @@ def create_app(settings: WebSettings) -> Flask:
     problems.install(app)
     guards.install(app, settings, service)
     app.before_request(queries.refuse_unknown)
+    app.register_blueprint(page.blueprint())
     app.register_blueprint(predict.blueprint(service, bodies, waiting))
     app.register_blueprint(jobs.blueprint(service, bodies))
     app.register_blueprint(streams.blueprint(service, Slots(settings.web_streams, "streams")))

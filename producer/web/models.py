@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from flask import Blueprint, Response
@@ -23,7 +24,8 @@ def blueprint(service: Service) -> Blueprint:
         fleet = service.fleet()
         waiting = service.backlog()
         described = [
-            _model(name, served, service, waiting.get(name, 0)) for name, served in sorted(fleet.serving().items())
+            _model(name, served, service, waiting.get(name, 0), _rate(name, fleet.workers))
+            for name, served in sorted(fleet.serving().items())
         ]
         default = service.settings.model_name
         return json_reply(
@@ -37,7 +39,7 @@ def blueprint(service: Service) -> Blueprint:
     return views
 
 
-def _model(name: str, served: list[ModelInfo], service: Service, backlog: int) -> dict[str, Any]:
+def _model(name: str, served: list[ModelInfo], service: Service, backlog: int, rate: float) -> dict[str, Any]:
     info = service.published(served[0].digest)
     return {
         "name": name,
@@ -45,9 +47,14 @@ def _model(name: str, served: list[ModelInfo], service: Service, backlog: int) -
         "version": info.version,
         "labels": len(info.labels),
         "workers": len(served),
-        "images_per_s": round(sum(model.images_per_s for model in served), 1),
+        "images_per_s": round(rate, 1),
         "backlog": backlog,
     }
+
+
+def _rate(name: str, workers: Iterable[WorkerInfo]) -> float:
+    """Predictions a second of all processes together, as they measured at their warm-up: more than this cannot be."""
+    return sum(w.processes * model.images_per_s for w in workers for model in w.models if model.name == name)
 
 
 def _worker(worker: WorkerInfo) -> dict[str, Any]:
