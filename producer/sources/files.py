@@ -33,14 +33,15 @@ class Files:
     """Image files under folders (recursive, by suffix), files named one by one (whatever their suffix), and patterns.
 
     The custom_id is the path relative to the folder when one folder (or pattern) is named alone, else the path as it
-    was named. Hidden files and folders are passed over, and links to folders are not followed.
+    was named. Hidden files and folders are passed over, and links to folders are not followed. ``among_others``: more
+    is submitted beside these, so that even one folder alone shows its name.
     """
 
-    def __init__(self, names: Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(self, names: Sequence[str | os.PathLike[str]], *, among_others: bool = False) -> None:
         self.names = [os.path.normpath(name) for name in names]
         roots = [_root(name) for name in self.names]
         _refuse_overlap([root for root in roots if not root.pattern])
-        alone = len(roots) == 1 and os.path.isdir(roots[0].path)
+        alone = len(roots) == 1 and not among_others and os.path.isdir(roots[0].path)
         self.base = roots[0].path if alone else ""
         #: Only patterns can name a file twice; folders that do are refused.
         self.unique = len(roots) == 1 or not any(root.pattern for root in roots)

@@ -57,7 +57,7 @@ def open_source(
         raise UsageError("standard input (-) can be read only once")
     options = _Options(len(texts) == 1, max_bytes, strict, on_bad, stdin)
     plain = [name for name in texts if _is_plain(name)]
-    sources: list[Source] = [Files(plain)] if plain else []
+    sources: list[Source] = [Files(plain, among_others=len(plain) < len(texts))] if plain else []
     urls = [name for name in texts if _is_image_url(name)]
     sources += [Urls(urls)] if urls else []
     sources += [_open(name, options) for name in texts if name not in urls and name not in plain]

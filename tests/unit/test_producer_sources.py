@@ -157,7 +157,10 @@ def test_a_member_whose_name_cannot_travel_fails_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("list.jsonl", '{"custom_id": "7", "path": "a.jpg", "owner": 3}\n\n{"url": "https://h/b.jpg", "tags": ["x"]}\n'),
+        (
+            "list.jsonl",
+            '{"custom_id": "7", "path": "a.jpg", "owner": 3}\n\n{"url": "https://h/b.jpg", "tags": ["x"]}\n',
+        ),
         ("list.csv", 'custom_id,path,url,owner\n7,a.jpg,,3\n,,https://h/b.jpg,"x, ""y"""\n'),
         ("list.tsv", "custom_id\tpath\turl\towner\n7\ta.jpg\t\t3\n\t\thttps://h/b.jpg\tx\n"),
     ],
