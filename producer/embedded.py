@@ -123,6 +123,7 @@ class Embedded:
             "LABELMILL_BROKER_URL": self.settings.broker_url,
             "LABELMILL_LEDGER_URL": "",
             "LABELMILL_MODEL": self._model,
+            "LABELMILL_STATE_DIR": str(self._folder),
             "LABELMILL_DRAIN_TIMEOUT_S": str(STOP_S / 2),
             "LABELMILL_FILE_ROOTS": ":".join(str(root) for root in self._file_roots),
         }
