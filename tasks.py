@@ -54,7 +54,13 @@ def classify(
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]
 def _become_a_worker(instance: Any = None, options: dict[str, Any] | None = None, **_: Any) -> None:
-    from worker import lifecycle
-
     chose_queues = bool((options or {}).get("queues"))
-    lifecycle.install(app, chose_queues=chose_queues, name=getattr(instance, "hostname", ""))
+    # Celery logs and swallows an Exception of a handler, and would go on without a model: only SystemExit passes.
+    try:
+        from worker import lifecycle
+
+        lifecycle.install(app, chose_queues=chose_queues, name=getattr(instance, "hostname", ""))
+    except ImportError as exc:
+        raise SystemExit(f"labelmill-worker: a worker needs {exc.name}; install labelmill[onnx] or [torch]") from exc
+    except Exception as exc:
+        raise SystemExit(f"labelmill-worker: cannot start: {type(exc).__name__}: {exc}") from exc

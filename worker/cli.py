@@ -12,20 +12,24 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jobs.errors import LabelmillError
+from jobs.errors import LabelmillError, ModelUnsupportedError
 
 __all__ = ["build_parser", "entry", "main"]
 
 #: Commands that live in modules of their own, each with ``add_arguments(parser)`` and ``run(args) -> int``,
 #: imported only when they are called: a worker for ONNX must not load what an export needs.
 COMMANDS = {
+    "bench": ("worker.commands.bench", "time a model over batch sizes and threads"),
     "check": ("worker.commands.check", "say whether a worker could serve a model file here"),
     "export": ("worker.commands.export", "make a model file from a PyTorch network"),
     "inspect": ("worker.commands.inspect", "show what a model file says of itself"),
     "prepare": ("worker.commands.prepare", "make a model of the house in the model folder"),
+    "quantize": ("worker.commands.quantize", "make the INT8 form of an ONNX file and say whether to use it"),
     "serve": ("worker.serve", "start a worker with a warm model"),
     "health": ("worker.health", "say whether the worker is ready"),
 }
+#: The same as where a model's runtime is not installed.
+EXIT_NOT_INSTALLED = ModelUnsupportedError.exit_code
 EXAMPLES = """examples:
   labelmill-worker prepare efficientnet-lite0
   labelmill-worker export --arch densenet161 --weights densenet161.pth --format onnx --output densenet161.onnx
@@ -63,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LabelmillError as error:
         print(f"labelmill-worker: {error.message}", file=sys.stderr)
         return error.exit_code
+    except ImportError as error:
+        extra = {"serve": "onnx] or labelmill[torch"}.get(args.command, "export")
+        print(f"labelmill-worker: {args.command} needs {error.name}; install labelmill[{extra}]", file=sys.stderr)
+        return EXIT_NOT_INSTALLED
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
