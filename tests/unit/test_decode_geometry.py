@@ -144,6 +144,15 @@ def test_scaled_decoding_is_for_jpegs_that_stay_larger_than_they_are_resized_to(
     assert same((128, 300), "PNG")
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_what_may_be_scaled_and_is_not_differs_by_two_grey_levels_at_most(
+    torchvision: ModuleType, interpolation: Any
+) -> None:
+    for size in ((500, 375), (375, 500), (333, 500), (641, 255)):
+        prep = Preprocessing(interpolation=interpolation, scaled_decode=True)
+        assert largest_difference(torchvision, noise(*size), prep) <= 2
+
+
 def test_scaled_decoding_of_a_picture_on_its_side_gives_the_same_picture_upright() -> None:
     smooth = noise(8, 6).resize((800, 600), Image.Resampling.BICUBIC)
     exif = Image.Exif()
