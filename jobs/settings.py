@@ -29,10 +29,19 @@ __all__ = [
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
 DEFAULT_MODEL = "efficientnet-lite0"
 
+#: What a broker's URL begins with, in Celery's words.
+BROKERS = ("redis://", "rediss://", "redis+socket://", "sentinel://", "amqp://", "amqps://")
+
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def _text(value: str) -> str:
+    return value
+
+
+def _broker(value: str) -> str:
+    if not value.startswith(BROKERS):
+        raise ValueError(f"must begin with one of {', '.join(BROKERS)}")
     return value
 
 
@@ -110,7 +119,7 @@ class Settings:
     """What an operator can set. Times in seconds, sizes in bytes."""
 
     broker_url: str = setting(
-        DEFAULT_BROKER_URL, _text, "where tickets go: redis://, redis+socket://, sentinel:// or amqp://"
+        DEFAULT_BROKER_URL, _broker, "where tickets go: redis://, redis+socket://, sentinel:// or amqp://"
     )
     ledger_url: str = setting("", _text, "the Redis of the ledger; empty: the broker's")
     sentinel_master: str = setting("mymaster", _text, "group of the Redis behind sentinel:// URLs")
@@ -157,7 +166,7 @@ class Settings:
             try:
                 values[known.name] = known.metadata["parse"](raw)
             except ValueError as exc:
-                raise UsageError(mask_url(f"{name}={raw!r}: {exc}")) from None
+                raise UsageError(f"{name}={_shown(known.name, raw)!r}: {mask_url(str(exc))}") from None
         return cls(**values)
 
     @property
@@ -193,7 +202,7 @@ class Settings:
 
 
 def _shown(name: str, value: Any) -> str:
-    return "***" if value and name.endswith("_secret") else mask_url(str(value))
+    return "***" if value and name.endswith(("_secret", "_tokens")) else mask_url(str(value))
 
 
 def mask_url(text: str) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
-from jobs.errors import LabelmillError
 from jobs.settings import Settings
 
 __all__ = ["add_arguments", "run"]
@@ -35,11 +33,7 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, option)
         if value is not None:
             os.environ[f"LABELMILL_{variable}"] = value
-    try:
-        Settings.from_env()  # a bad value is said in one line, before Celery reads it
-    except LabelmillError as exc:
-        print(f"labelmill-worker: {exc.message}", file=sys.stderr)
-        return exc.exit_code
+    _ = Settings.from_env().redis_url  # a bad value is said in one line, before Celery reads it
     from celery.bin.celery import celery
 
     concurrency = args.concurrency or len(os.sched_getaffinity(0))

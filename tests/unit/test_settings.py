@@ -34,6 +34,7 @@ def test_each_kind_of_value_is_read() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("LABELMILL_BROKER_URL", "nonsense://h"),
         ("LABELMILL_MAX_BYTES", "many"),
         ("LABELMILL_MAX_PIXELS", "0"),
         ("LABELMILL_LEASE_S", "-1"),
