@@ -67,7 +67,7 @@ class Watch:
 
     def note(self, text: str) -> None:
         """A line apart from the progress, such as a Redis that is gone."""
-        self._console.print(text, style="yellow", markup=False, highlight=False)
+        self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def update(self, status: JobStatus, *, last: bool = False, waiting: str = "") -> None:
         """Show a state, and what sending waits for; ``last`` is always a line of its own in a pipe."""
@@ -77,7 +77,7 @@ class Watch:
             total = status.request_counts["total"] or None
             self._bar.update(self._task, completed=status.done, total=total, description=text)
         elif last or time.monotonic() >= self._next_line:
-            self._console.print(text, markup=False, highlight=False)
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
             self._next_line = time.monotonic() + LINE_EVERY_S
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from jobs.errors import JobError
 from producer.commands.display import print_json
 from producer.commands.options import add_broker, add_json, connect, examples
 
@@ -23,8 +24,11 @@ def run(args: argparse.Namespace) -> int:
     """Delete them all; nothing, where one of them is not there or still runs."""
     client = connect(args)
     jobs = [client.job(job) for job in args.jobs]
+    running = [job.id for job in jobs if not args.force and not job.status().ended]
+    if running:
+        raise JobError(f"job {running[0]} has not ended: cancel it first, or use --force; nothing was deleted")
     for job in jobs:
-        job.delete(force=args.force)
+        job.delete(force=True)
     if args.json:
         print_json({"deleted": args.jobs})
     else:
