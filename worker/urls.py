@@ -13,6 +13,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 from urllib.parse import urljoin
 
@@ -58,10 +59,15 @@ class Urls:
         self.guard = guard
         self.max_bytes = max_bytes
         self._resolve = resolve
-        self._tls = ssl.create_default_context()
-        self._tls.sslsocket_class = _TlsSocket
         self._lock = threading.Lock()
         self._idle: defaultdict[tuple[str, str, int], list[_Connection]] = defaultdict(list)
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Made when it is first needed: reading the system's certificates takes its time."""
+        context = ssl.create_default_context()
+        context.sslsocket_class = _TlsSocket
+        return context
 
     def read(self, url: str, *, until: float) -> bytes:
         """The body of a URL, read by ``until`` (of ``time.monotonic``); no retry.
@@ -140,7 +146,7 @@ class Urls:
         self.guard.check_addresses(target, addresses)
         error: OSError = OSError("the host has no address")
         for address in addresses:
-            connection = _Connection(target, address, self._tls)
+            connection = _Connection(target, address, self._tls if target.scheme == "https" else None)
             connection.deadline.at = until
             try:
                 connection.connect()
@@ -207,12 +213,12 @@ class _TlsSocket(_Timed, ssl.SSLSocket):
 class _Connection(http.client.HTTPConnection):
     """A connection to a checked address, whatever its host's name resolves to by now."""
 
-    def __init__(self, target: Target, address: str, tls: ssl.SSLContext) -> None:
+    def __init__(self, target: Target, address: str, tls: ssl.SSLContext | None) -> None:
         super().__init__(target.host, target.port)
         self.default_port = DEFAULT_PORTS[target.scheme]  # which the Host header leaves out
         self.deadline = _Deadline()
         self._address = address
-        self._tls = tls if target.scheme == "https" else None
+        self._tls = tls
 
     def connect(self) -> None:
         """Connect to the address, and prove the host's name to TLS; the name is not resolved again."""
