@@ -9,6 +9,7 @@ import argparse
 import ipaddress
 import logging
 import os
+import socket
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; returns the exit code."""
     settings = _settings(args)
+    _check_address(args.host, args.port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with _service(args, settings) as (settings, check):
         serve = _debug if args.debug else _gunicorn
@@ -71,6 +73,19 @@ def _settings(args: argparse.Namespace) -> WebSettings:
 
         settings = replace(settings, web_hosts=(*LOOPBACK_HOSTS, args.host))
     return settings
+
+
+def _check_address(host: str, port: int) -> None:
+    """Say in one line, before anything is started, where nobody can listen there."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as exc:
+        raise UsageError(
+            f"cannot listen at {host} port {port} ({exc.strerror}): choose another --port or --host"
+        ) from None
 
 
 @contextmanager

@@ -1,18 +1,21 @@
 """How the gateway takes requests in: gunicorn's threaded worker, with patience for slow clients that costs no thread.
 
-A request gets a thread when its head, and a small body, is there whole; until then the poller gathers it. A large body
-is read by a thread, but has to come at :data:`BYTES_PER_S`, and only so many are received at once (``bodies.py``).
-A client that sends a byte a second so holds up nobody, however many of them there are.
+A request gets a thread when its head is there whole, and its body or the first 64 KiB of it; until then the poller
+gathers it. The rest of a large body is read by a thread, but has to come at :data:`BYTES_PER_S`, and only so many are
+received at once (``bodies.py``). A client that sends a byte a second so holds up nobody, however many there are.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import re
 import socket
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
@@ -22,7 +25,7 @@ __all__ = ["Gathered", "IntakeWorker", "PacedSocket"]
 
 #: Seconds in which a head and a small body must be there, and in which a peer may close after our last byte.
 HEAD_S, LINGER_S = 10.0, 2.0
-#: A body up to this size is gathered before a thread takes it, in bytes.
+#: So much of a body is gathered before a thread takes it, in bytes.
 SMALL_BODY = 64 << 10
 #: A head longer than this is left to the parser, which refuses it.
 MAX_HEAD = 64 << 10
@@ -34,17 +37,21 @@ WRITE_S = 60.0
 QUEUED_PER_THREAD = 2
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,19})[ \t]*\r\n", re.IGNORECASE)
-_UNBOUNDED = re.compile(rb"\r\n(transfer-encoding|expect):", re.IGNORECASE)
-_TOO_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
-    b'Content-Length: 104\r\n\r\n{"type":"urn:labelmill:error:request_timeout","title":"Request Timeout",'
-    b'"status":408,"code":"request_timeout"}'
-)
-_TOO_BUSY_BODY = b'{"type":"urn:labelmill:error:busy","title":"Service Unavailable","status":503,"code":"busy"}'
-_TOO_BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
-    b"Retry-After: 2\r\nContent-Length: %d\r\n\r\n%b" % (len(_TOO_BUSY_BODY), _TOO_BUSY_BODY)
-)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
+
+
+def _refusal(status: int, code: str, detail: str, headers: str = "") -> bytes:
+    """An answer that needs no thread."""
+    title = HTTPStatus(status).phrase
+    kind = f"urn:labelmill:error:{code}"
+    body = json.dumps({"type": kind, "title": title, "status": status, "detail": detail, "code": code})
+    head = f"HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nConnection: close\r\n{headers}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+_TOO_SLOW = _refusal(408, "request_timeout", "the request came too slowly")
+_TOO_BUSY = _refusal(503, "busy", "too many requests at once", "Retry-After: 2\r\n")
 
 
 class Gathered:
@@ -52,25 +59,30 @@ class Gathered:
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self._whole = 0
+        self._enough = 0
+        self._chunked = False
 
     def add(self, data: bytes) -> bool:
-        """Put bytes to it; True when a thread can take it."""
+        """Put bytes to it; True when a thread can take it: the head is whole, and the body, or enough of it."""
         self.data += data
-        if not self._whole:
-            self._whole = self._size()
-        return bool(self._whole) and len(self.data) >= self._whole
+        if not self._enough:
+            self._enough = self._measure()
+        if self._chunked and self.data.endswith(b"0\r\n\r\n"):
+            return True
+        return bool(self._enough) and len(self.data) >= self._enough
 
-    def _size(self) -> int:
-        """The size at which it is whole; 0 while that is not known."""
+    def _measure(self) -> int:
+        """The size that is enough; 0 while the head is not whole."""
         end = self.data.find(b"\r\n\r\n")
         if end < 0:
             return len(self.data) if len(self.data) > MAX_HEAD else 0
         head = bytes(self.data[: end + 4])
+        if _EXPECT.search(head):
+            return len(head)  # its sender waits for a word before it goes on
+        self._chunked = bool(_CHUNKED.search(head))
         length = _LENGTH.search(head)
-        if length is None or _UNBOUNDED.search(head) or int(length[1]) > SMALL_BODY:
-            return len(head)
-        return len(head) + int(length[1])
+        body = SMALL_BODY if self._chunked else int(length[1]) if length else 0
+        return len(head) + min(body, SMALL_BODY)
 
 
 class PacedSocket:
@@ -148,6 +160,12 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
         try:
             sock, client = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self.log.error("no file descriptor is left for another connection: raise the limit on open files")
+            self.set_accept_enabled(False)  # run() takes it up again after the next event
             return
         self.nr_conns += 1
         self._gather(_Connection(self, sock, client, listener.getsockname()))

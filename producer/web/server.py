@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -74,6 +75,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; returns the exit code."""
         mine = os.getpid()
+        _allow_connections()
         try:
             _Arbiter(self, self._check).run()
         except SystemExit as exc:
@@ -106,6 +108,15 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def handle_usr2(self) -> None:
         """A second gateway cannot share the embedded Redis and worker of the first."""
         self.log.warning("SIGUSR2 is not supported: start a new gateway instead")
+
+
+def _allow_connections() -> None:
+    """As many open files as the system lets us have: each connection is one, and each upload."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _address(arbiter: Any) -> str:

@@ -5,7 +5,7 @@ Every variable is ``LABELMILL_`` and the field's name in capitals: ``LABELMILL_A
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from jobs.settings import Settings, parse_bytes, parse_count, parse_names, parse_seconds, setting
 
@@ -31,7 +31,7 @@ def _count_or_none(value: str) -> int:
     return number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WebSettings(Settings):
     """Limits and guards of the gateway. Times in seconds, sizes in bytes; counts are for each process of it."""
 
@@ -58,9 +58,3 @@ class WebSettings(Settings):
     def threads(self) -> int:
         """Threads of one process, so that no kind of request can take them all."""
         return self.web_waiting + self.web_uploads + self.web_streams + SPARE_THREADS
-
-    def __repr__(self) -> str:
-        tokens = "***" if self.api_tokens else "()"
-        own = (f for f in fields(self) if f.name.startswith("web_"))
-        shown = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in own)
-        return f"WebSettings(api_tokens={tokens}, {shown}, {super().__repr__()[len('Settings(') :]}"
