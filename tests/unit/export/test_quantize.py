@@ -1,0 +1,214 @@
+"""INT8: calibrated on a folder, measured against float32, with a card and a golden sample of its own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from jobs.errors import SourceError, UsageError
+from worker.cli import main
+from worker.export.calibrate import Histogram
+from worker.export.pictures import Pictures, read_pictures
+from worker.export.prepare import prepare
+from worker.export.quantize import quantize
+from worker.models import golden, loader
+from worker.models.noop import load_noop
+
+#: 200 test images of CIFAR-10, one a row of the sheet; and their labels.
+SAMPLE = Path(__file__).parents[2] / "data" / "cifar10-sample.png"
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare("cifar10-cnn", model_dir=tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def folders(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Half of the sample to calibrate on, without classes; half to measure on, in a folder for each class."""
+    root = tmp_path_factory.mktemp("pictures")
+    labels = loader.read_card(model).labels
+    sheet = np.asarray(Image.open(SAMPLE).convert("RGB")).reshape(-1, 32, 32, 3)
+    classes = json.loads(SAMPLE.with_suffix(".json").read_text())
+    for index, (image, label) in enumerate(zip(sheet, classes, strict=True)):
+        folder = root / "calibration" if index % 2 else root / "evaluate" / labels[int(label)]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{index}.png")
+    return {"calibration": root / "calibration", "evaluate": root / "evaluate"}
+
+
+@pytest.fixture(scope="session")
+def quantised(model: Path, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("int8") / "cifar10-int8.onnx"
+    quantize(model, target, read_pictures(folders["calibration"], loader.read_card(model)))
+    return target
+
+
+def test_the_int8_file_answers_nearly_as_the_float_one(model: Path, quantised: Path, folders: dict[str, Path]) -> None:
+    pictures = read_pictures(folders["evaluate"], loader.read_card(model))
+    before, after = (loader.load(path).predict(pictures.images).argmax(axis=1) for path in (model, quantised))
+
+    assert len(pictures.images) == 100
+    assert (before == after).mean() >= 0.95
+    accuracy = [(answer == pictures.classes).mean() for answer in (before, after)]
+    assert accuracy[0] >= 0.75
+    assert abs(accuracy[0] - accuracy[1]) <= 0.03
+
+
+def test_it_is_qdq_with_a_scale_for_each_channel(quantised: Path) -> None:
+    graph = onnx.load(quantised).graph
+    scales = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+
+    operators = [node.op_type for node in graph.node]
+    assert "QuantizeLinear" in operators
+    per_channel = [
+        scales[node.input[1]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and len(scales.get(node.input[1], [])) == 1
+    ]
+    assert [16] in per_channel or [32] in per_channel or [64] in per_channel
+
+
+def test_it_is_much_smaller_and_knows_where_it_comes_from(model: Path, quantised: Path) -> None:
+    card = loader.read_card(quantised)
+
+    assert quantised.stat().st_size < model.stat().st_size / 2
+    assert card.name == "cifar10-int8"
+    assert card.labels == loader.read_card(model).labels
+    assert f"int8 of {loader.digest(model)}" in card.source
+
+
+def test_its_golden_sample_is_met_and_refuses_other_weights(quantised: Path, tmp_path: Path) -> None:
+    golden.verify(loader.load(quantised))
+
+    changed = onnx.load(quantised)
+    weights = next(t for t in changed.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1)
+    values = onnx.numpy_helper.to_array(weights)
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.flip(values, axis=0).copy(), weights.name))
+    onnx.save_model(changed, tmp_path / "changed.onnx")
+
+    assert main(["check", str(tmp_path / "changed.onnx")]) == 11
+
+
+def test_the_command_measures_both_and_says_whether_to_use_it(
+    model: Path, folders: dict[str, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    target = tmp_path / "int8.onnx"
+    arguments = ["--calibration", str(folders["calibration"]), "--evaluate", str(folders["evaluate"])]
+
+    assert main(["quantize", str(model), *arguments, "--pictures", "40", "--output", str(target)]) == 0
+
+    out = capsys.readouterr().out
+    assert "top-1 agrees on" in out
+    assert "of 100 pictures" in out
+    assert "accuracy" in out
+    assert "times as fast here" in out.splitlines()[-1]
+    assert out.splitlines()[-1].startswith(("use it:", "do not use it:"))
+    golden.verify(loader.load(target))
+
+
+def test_only_a_float_onnx_file_can_be_quantised(
+    quantised: Path, folders: dict[str, Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pictures = read_pictures(folders["calibration"], loader.read_card(quantised), limit=10)
+    with pytest.raises(UsageError, match="quantised already"):
+        quantize(quantised, tmp_path / "again.onnx", pictures)
+    script = prepare("cifar10-cnn", file_format="torchscript", model_dir=tmp_path_factory.mktemp("script"))
+    with pytest.raises(UsageError, match="--format onnx"):
+        quantize(script, tmp_path / "again.onnx", pictures)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_pictures_is_said(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "empty").mkdir()
+    output = ["--output", str(tmp_path / "int8.onnx")]
+
+    assert main(["quantize", str(model), "--calibration", str(tmp_path / "empty"), *output]) == 3
+    assert main(["quantize", str(model), "--calibration", str(tmp_path / "gone"), *output]) == 3
+    (tmp_path / "empty" / "broken.png").write_bytes(b"no picture")
+    assert main(["quantize", str(model), "--calibration", str(tmp_path / "empty"), *output]) == 3
+
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_pictures_take_their_class_from_the_nearest_folder_that_names_one(tmp_path: Path) -> None:
+    card = load_noop("noop:12").card
+    for place in ("noop-3/a", "11", "noop-2/noop-4", "elsewhere"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / place / "x.png")
+    (tmp_path / "11" / "broken.jpg").write_bytes(b"")
+
+    pictures = read_pictures(tmp_path, card)
+
+    assert pictures.classes.tolist() == [11, -1, 4, 3]
+    assert pictures.skipped == 1
+    assert len(read_pictures(tmp_path, card, limit=2).images) <= 2
+
+
+def test_no_folder_is_an_error_of_the_source(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no folder"):
+        read_pictures(tmp_path / "gone", load_noop("noop").card)
+
+
+def test_an_outlier_does_not_widen_the_range_of_a_tensor() -> None:
+    values = np.random.default_rng(0).normal(size=40_000).astype(np.float32)
+    values[7] = 400
+    histogram = Histogram()
+    histogram.widen(values)
+    histogram.fill(values)
+
+    assert histogram.limits("minmax")[1] == 400
+    assert histogram.limits("percentile")[1] < 20
+    assert histogram.limits("mse")[1] <= 400
+
+
+def test_a_tensor_of_one_value_has_a_range() -> None:
+    histogram = Histogram()
+    histogram.widen(np.zeros(5, np.float32))
+    histogram.fill(np.zeros(5, np.float32))
+
+    assert {histogram.limits(method) for method in ("minmax", "percentile", "mse")} == {(0.0, 0.0)}
+
+
+def test_bench_times_every_setting_and_names_the_best(model: Path, capsys: Capture) -> None:
+    settings = ["--batches", "1,4", "--threads", "1,2", "--seconds", "0.01"]
+
+    assert main(["bench", str(model), *settings, "--json"]) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["threads"], row["batch"]) for row in found["rows"]] == [(1, 1), (1, 4), (2, 1), (2, 4)]
+    assert found["best"] == max(found["rows"], key=lambda row: row["images_per_s"] / row["threads"])
+    assert found["fastest_answer"]["batch"] == 1
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in found["rows"])
+
+    assert main(["bench", str(model), *settings]) == 0
+    out = capsys.readouterr().out
+    assert "best for bulk work: batches of" in out
+    assert "fastest answer" in out
+
+
+@pytest.mark.slow
+def test_int8_loses_at_most_half_a_point_over_the_ten_thousand(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "examples" / "cifar10"))
+    cifar = importlib.import_module("data").load()
+    calibration = Pictures(cifar.train_images[:400], cifar.train_labels[:400])
+
+    quantize(model, tmp_path / "int8.onnx", calibration)
+
+    accuracy = []
+    for path in (model, tmp_path / "int8.onnx"):
+        runtime = loader.load(path)
+        tests = Pictures(cifar.test_images, cifar.test_labels)
+        answers = np.concatenate([runtime.predict(batch).argmax(axis=1) for batch in tests.batches()])
+        accuracy.append(100 * (answers == cifar.test_labels).mean())
+    assert accuracy[0] - accuracy[1] <= 0.5

@@ -1,0 +1,198 @@
+"""INT8 for ONNX: static QDQ, per channel, calibrated on pictures, and the sensitive layers left as they are.
+
+Half of the pictures give the ranges, the other half choose: how ranges are cut, whether weights take 7 or 8 bits
+(on CPUs without VNNI sums of 8-bit products saturate), and which groups of layers stay in float32. The measure of
+a choice is the Kullback-Leibler divergence of its scores from the float model's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_tensors_data
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from jobs.errors import ExportError, UsageError
+from worker.export.calibrate import METHODS, Histogram, observe
+from worker.export.files import written_whole
+from worker.export.pictures import Pictures
+from worker.models import golden, loader
+from worker.models.card import CARD_KEY, ModelCard
+from worker.models.onnx import load_onnx
+from worker.models.reader import file_format
+from worker.models.runtime import Images, Scores
+from worker.models.tensors import to_input
+
+__all__ = ["Choice", "quantize"]
+
+#: Operators that are quantised; what lies between them (a Clip, an Add, a pool) follows.
+OPERATORS = ("Add", "AveragePool", "Clip", "Concat", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "Relu")
+#: Operators with weights, which can be left in float32.
+LAYERS = ("Conv", "Gemm", "MatMul")
+#: Agreement of top-1 with the float model from which on no layer is left in float32.
+AGREEMENT = 0.99
+#: Number of groups of layers that are tried one by one.
+GROUPS = 10
+#: A further group stays in float32 only where that takes this share off the divergence.
+WORTH_IT = 0.1
+#: 8-bit weights, which another CPU may compute differently, only where they take this share off the divergence.
+WORTH_8_BITS = 0.2
+#: Tolerance of the golden sample: a step more or less in a sum moves an INT8 score by some percent.
+RTOL, ATOL = 0.05, 1e-3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to quantise, and how it did on the pictures that were held out.
+
+    ``kept`` are the names of the layers left in float32; ``divergence`` is in nats, ``agreement`` 0..1.
+    """
+
+    method: str
+    weight_bits: int
+    kept: tuple[str, ...] = ()
+    divergence: float = float("inf")
+    agreement: float = 0.0
+
+    def __str__(self) -> str:
+        kept = f", {len(self.kept)} layers left in float32" if self.kept else ""
+        return f"ranges by {self.method}, weights of {self.weight_bits} bits{kept}"
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What every attempt needs."""
+
+    folder: Path
+    prepared: Path
+    card: ModelCard
+    histograms: dict[str, Histogram]
+    held_out: Images
+    expected: Scores
+
+
+def quantize(source: Path, target: Path, pictures: Pictures) -> Choice:
+    """Write the INT8 form of ``source`` to ``target``, with a card and a golden sample of its own.
+
+    Raises :class:`~jobs.errors.UsageError` where the source is no float ONNX file, and
+    :class:`~jobs.errors.ModelFileError` where it cannot be served itself.
+    """
+    if file_format(source) != "onnx":
+        raise UsageError(f"{source} is no ONNX file; export the model with --format onnx first")
+    runtime = load_onnx(source, loader.read_card(source), loader.digest(source))
+    golden.verify(runtime)
+    with tempfile.TemporaryDirectory(prefix="labelmill-quantize-") as name:
+        bench = _set_up(source, Path(name), runtime.card, pictures)
+        choice = _search(bench)
+        model = onnx.load_model(str(_attempt(bench, choice)))
+    card = replace(
+        runtime.card, name=target.stem, source=f"{runtime.card.source}; int8 of {runtime.digest}, {choice}".lstrip("; ")
+    )
+    with written_whole(target) as partial:
+        _finish(model, card, partial)
+    return choice
+
+
+def _set_up(source: Path, folder: Path, card: ModelCard, pictures: Pictures) -> _Bench:
+    """Fold what can be folded, and observe the ranges on every second picture."""
+    prepared = folder / "prepared.onnx"
+    try:
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    except Exception as exc:
+        raise ExportError(f"{source} cannot be prepared for INT8: {exc}") from exc
+    model = onnx.load_model(str(prepared))
+    if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node):
+        raise UsageError(f"{source} is quantised already")
+    seen = pictures.images[::2]
+    held_out = pictures.images[1::2] if len(pictures.images) > 1 else seen
+    histograms = observe(model, [to_input(seen[start : start + 4], card) for start in range(0, len(seen), 4)])
+    expected = _scores(source, card, held_out)
+    return _Bench(folder, prepared, card, histograms, held_out, expected)
+
+
+def _search(bench: _Bench) -> Choice:
+    tried = [_judged(bench, Choice(method, bits)) for method in METHODS for bits in (7, 8)]
+    best = min(tried, key=lambda choice: choice.divergence * (1 if choice.weight_bits == 7 else 1 / (1 - WORTH_8_BITS)))
+    if best.agreement >= AGREEMENT:
+        return best
+    groups = _groups(bench.prepared)
+    alone = [_judged(bench, replace(best, kept=group)) for group in groups]
+    for single in sorted(alone, key=lambda choice: choice.divergence)[: len(groups) // 2]:
+        wider = _judged(bench, replace(best, kept=(*best.kept, *single.kept)))
+        if wider.divergence > best.divergence * (1 - WORTH_IT):
+            break
+        best = wider
+        if best.agreement >= AGREEMENT:
+            break
+    return best
+
+
+def _groups(path: Path) -> list[tuple[str, ...]]:
+    layers = [node.name for node in onnx.load_model(str(path)).graph.node if node.op_type in LAYERS]
+    return [tuple(part) for part in np.array_split(layers, min(GROUPS, len(layers))) if len(part)]
+
+
+def _judged(bench: _Bench, choice: Choice) -> Choice:
+    scores = _scores(_attempt(bench, choice), bench.card, bench.held_out)
+    agreement = float((scores.argmax(axis=1) == bench.expected.argmax(axis=1)).mean())
+    return replace(choice, divergence=_divergence(bench.expected, scores), agreement=agreement)
+
+
+def _attempt(bench: _Bench, choice: Choice) -> Path:
+    ranges, target = bench.folder / "ranges.json", bench.folder / "attempt.onnx"
+    ranges.unlink(missing_ok=True)
+    save_tensors_data(TensorsData(CalibrationMethod.MinMax, dict(_ranges(bench.histograms, choice.method))), ranges)
+    quantize_static(
+        str(bench.prepared),
+        str(target),
+        None,
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(OPERATORS),
+        per_channel=True,
+        reduce_range=choice.weight_bits == 7,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=list(choice.kept),
+        calibration_cache_path=ranges,
+    )
+    return target
+
+
+def _ranges(histograms: dict[str, Histogram], method: str) -> Iterator[tuple[str, TensorData]]:
+    for name, histogram in histograms.items():
+        low, high = histogram.limits(method)
+        yield name, TensorData(lowest=np.float32(low), highest=np.float32(high))
+
+
+def _finish(model: onnx.ModelProto, card: ModelCard, target: Path) -> None:
+    """Give the file its card, with a golden sample of what it says itself, and see that it can be served."""
+    height, width = card.preprocessing.size
+    images = golden.golden_images(height, width)
+    _write(model, replace(card, golden=None), target)
+    scores = load_onnx(target, card, "").predict(images)
+    _write(model, replace(card, golden=golden.make(scores, rtol=RTOL, atol=ATOL)), target)
+    golden.verify(loader.load(target))
+
+
+def _write(model: onnx.ModelProto, card: ModelCard, target: Path) -> None:
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = CARD_KEY, card.to_json()
+    onnx.save_model(model, str(target))
+
+
+def _scores(path: Path, card: ModelCard, images: Images) -> Scores:
+    runtime = load_onnx(path, card, "")
+    return np.concatenate([runtime.predict(images[start : start + 8]) for start in range(0, len(images), 8)])
+
+
+def _divergence(expected: Scores, scores: Scores) -> float:
+    """Mean Kullback-Leibler divergence of the rows, in nats."""
+    tiny = np.float32(1e-9)
+    return float((expected * np.log((expected + tiny) / (scores + tiny))).sum(axis=1).mean())
