@@ -75,10 +75,10 @@ def new_job_id() -> str:
     return f"job-{secrets.token_hex(8)}"
 
 
-def connect(settings: Settings, *, retries: int = 3) -> redis.Redis:
+def connect(settings: Settings, *, retries: int = 3, timeout_s: float = _SOCKET_TIMEOUT_S) -> redis.Redis:
     """A client of the ledger's Redis. ``retries`` are attempts after the first, with backoff and jitter."""
     options: dict[str, Any] = {
-        "socket_timeout": _SOCKET_TIMEOUT_S,
+        "socket_timeout": timeout_s,
         "socket_connect_timeout": 5.0,
         "retry": Retry(ExponentialWithJitterBackoff(cap=2.0, base=0.1), retries),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from jobs.ledger import Ledger
@@ -22,10 +22,18 @@ RENEWALS = 4
 class LeaseKeeper:
     """Renews the held tokens in a thread of its own between :meth:`start` and :meth:`stop`."""
 
-    def __init__(self, ledger: Ledger, *, lease_s: float, meter: Meter | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        lease_s: float,
+        meter: Meter | None = None,
+        note: Callable[[str], None] = lambda token: None,
+    ) -> None:
         self.ledger = ledger
         self.meter = meter or NoMeter()
         self.lease_s = lease_s
+        self._note = note
         self._held: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -43,7 +51,8 @@ class LeaseKeeper:
 
     @contextmanager
     def hold(self, token: str) -> Iterator[None]:
-        """Renew a token's lease while the block runs."""
+        """Renew a token's lease while the block runs; ``note`` is told of it, and of "" at the end."""
+        self._note(token)
         with self._lock:
             self._held.add(token)
         try:
@@ -51,6 +60,7 @@ class LeaseKeeper:
         finally:
             with self._lock:
                 self._held.discard(token)
+            self._note("")
 
     def renew(self) -> None:
         """One renewal of all that is held."""

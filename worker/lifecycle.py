@@ -15,30 +15,35 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from billiard.process import current_process
 from celery import Celery, bootsteps
 from celery.concurrency.prefork import TaskPool as PreforkPool
-from celery.signals import setup_logging, worker_process_init, worker_shutting_down
+from celery.signals import setup_logging, worker_process_init, worker_shutdown, worker_shutting_down
 from celery.worker import state as worker_state
 
 from jobs import logs
 from jobs.backlog import BacklogWatch
-from jobs.errors import LabelmillError, ModelFileError, UsageError
+from jobs.errors import CrashedWorkerError, LabelmillError, ModelFileError, UsageError
 from jobs.lanes import served_by
 from jobs.ledger import connect
 from jobs.orphans import end_with_parent
 from jobs.settings import Settings
 from jobs.tickets import Bell
 from worker import metrics
+from worker.drain import Drain
 from worker.health import Beacon
 from worker.health import folder as health_folder
 from worker.models import loader
 from worker.node import Node, State
+from worker.requests import settle_lost
+from worker.wards import Slots, Wards
+from worker.watch import Watch
 
 __all__ = ["install", "report_crash"]
 
@@ -54,6 +59,9 @@ class _Installed:
     reader: int
     writer: int
     pid: int
+    drain: Drain
+    slots: Slots
+    wards: Wards | None = None
     backlog: BacklogWatch | None = None
 
 
@@ -71,14 +79,16 @@ def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
     except LabelmillError as exc:
         _die(exc.message, exc.exit_code)
     reader, writer = os.pipe()
-    _installed = _Installed(settings, node, reader, writer, os.getpid())
+    drain = Drain(node, settings, Bell(app))
+    _installed = _Installed(settings, node, reader, writer, os.getpid(), drain, Slots())
     _set_up_logging(settings, name)
     setup_logging.connect(partial(_set_up_logging, settings, name), weak=False)
     if not chose_queues:
         app.amqp.queues.select([lane for model in node.models for lane in served_by(model.name, model.digest)])
     app.steps["worker"].add(AwaitModels)
     worker_process_init.connect(_set_up_process, weak=False)
-    worker_shutting_down.connect(lambda **_: node.enter(State.DRAINING), weak=False)
+    worker_shutting_down.connect(drain.asked, weak=False)
+    worker_shutdown.connect(_farewell, weak=False)
     for noisy in ("celery.worker.strategy", "celery.app.trace"):  # a line for each message helps nobody
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -115,23 +125,20 @@ class AwaitModels(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, worker: Any) -> None:
         """Wait for the pool's processes, or set up this one where the pool has none."""
         mine = assert_installed()
+        mine.drain.start()
+        mine.wards = Wards(mine.slots, partial(_ward_died, mine, worker))
         processes = worker.concurrency if issubclass(worker.pool_cls, PreforkPool) else 1
         if worker.pool_cls.__module__.endswith(("thread", "gevent", "eventlet")):
             _set_up_process()
         rates = self._await(mine, processes)
         _serve_metrics(mine, processes)
         mine.node.start(worker.hostname, processes, rates)
+        mine.wards.start()
         mine.backlog = BacklogWatch(connect(mine.settings), Bell(worker.app), prefix=mine.settings.key_prefix)
         mine.backlog.start()
+        Watch(mine.node, mine.drain, mine.settings, Bell(worker.app), worker).start()
         if issubclass(worker.pool_cls, PreforkPool):
             threading.Thread(target=_watch, args=(mine, worker), name="set-up-watch", daemon=True).start()
-
-    def stop(self, worker: Any) -> None:
-        """The pool has ended, and with it what it held."""
-        mine = assert_installed()
-        if mine.backlog:
-            mine.backlog.stop()
-        mine.node.stop()
 
     def _await(self, mine: _Installed, processes: int) -> dict[str, float]:
         deadline = time.monotonic() + mine.settings.setup_timeout_s
@@ -142,8 +149,17 @@ class AwaitModels(bootsteps.StartStopStep):  # type: ignore[misc]
             report = next(_reports(mine.reader))
             if "error" in report:
                 raise _failed(report["error"], report["exit_code"])
+            _look_after(mine, report)
             rates = report["images_per_s"]
         return rates
+
+
+def _farewell(**_: Any) -> None:
+    """The pool has ended, and with it what it held."""
+    mine = assert_installed()
+    if mine.backlog:
+        mine.backlog.stop()
+    mine.node.stop()
 
 
 def _serve_metrics(mine: _Installed, processes: int) -> None:
@@ -164,10 +180,12 @@ def _set_up_process(**_: Any) -> None:
     mine = assert_installed()
     if os.getpid() != mine.pid:
         end_with_parent(signal.SIGKILL)  # a killed worker leaves no process behind that nobody watches
+        if os.getppid() != mine.pid:
+            os._exit(1)  # it was killed before that
     from worker import warm  # here first: neither torch nor onnxruntime may have run before the fork
 
     try:
-        made = warm.set_up(mine.settings)
+        made = warm.set_up(mine.settings, note=_note(mine))
     except LabelmillError as exc:
         _report(mine, {"error": exc.message, "exit_code": exc.exit_code})
         raise SystemExit(exc.exit_code) from exc
@@ -175,7 +193,14 @@ def _set_up_process(**_: Any) -> None:
         log.exception("the model could not be set up")
         _report(mine, {"error": f"{type(exc).__name__}: {exc}", "exit_code": ModelFileError.exit_code})
         raise SystemExit(ModelFileError.exit_code) from exc
-    _report(mine, {"images_per_s": made.images_per_s})
+    _report(mine, {"images_per_s": made.images_per_s, "pid": os.getpid()})
+
+
+def _note(mine: _Installed) -> Callable[[str], None]:
+    """How a process of the pool says what it holds; a pool of threads ends with its main process, which needs none."""
+    if os.getpid() == mine.pid:
+        return lambda token: None
+    return partial(mine.slots.write, current_process().index)
 
 
 def _report(mine: _Installed, report: dict[str, Any]) -> None:
@@ -202,6 +227,18 @@ def _watch(mine: _Installed, worker: Any) -> None:
         if "error" in report:
             _failed(report["error"], report["exit_code"])
             worker_state.should_terminate = report["exit_code"]
+        else:
+            _look_after(mine, report)
+
+
+def _look_after(mine: _Installed, report: dict[str, Any]) -> None:
+    if mine.wards and report["pid"] != mine.pid:
+        mine.wards.add(report["pid"])
+
+
+def _ward_died(mine: _Installed, worker: Any, token: str) -> None:
+    mine.node.report_crash(token, CrashedWorkerError())
+    settle_lost(worker, token)
 
 
 def _failed(message: str, code: int) -> SystemExit:

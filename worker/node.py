@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -37,6 +38,7 @@ class State(StrEnum):
 
     STARTING = "STARTING"
     READY = "READY"
+    DEAF = "DEAF"
     DRAINING = "DRAINING"
     SETUP_FAILED = "SETUP_FAILED"
 
@@ -44,7 +46,8 @@ class State(StrEnum):
 #: What may follow what.
 TRANSITIONS = {
     State.STARTING: {State.READY, State.DRAINING, State.SETUP_FAILED},
-    State.READY: {State.DRAINING, State.SETUP_FAILED},
+    State.READY: {State.DEAF, State.DRAINING, State.SETUP_FAILED},
+    State.DEAF: {State.READY, State.DRAINING, State.SETUP_FAILED},
     State.DRAINING: {State.DRAINING, State.SETUP_FAILED},
     State.SETUP_FAILED: {State.SETUP_FAILED, State.DRAINING},
 }
@@ -65,14 +68,16 @@ class Node:
         self._stop = threading.Event()
         self._changed = threading.Event()
         self._patience = Patience(stop=self._stop)
-        self._threads: list[threading.Thread] = []
+        self._crashes: deque[tuple[str, LabelmillError]] = deque()
+        self._is_reporting = True
 
     def start(self, name: str, processes: int, rates: dict[str, float]) -> None:
         """READY: every process of the pool has its model. Raises nothing when Redis is gone: it waits beside."""
         client = connect(self.settings)
         self._registry = Registry(client, prefix=self.settings.key_prefix)
         self._ledger = Ledger(client, prefix=self.settings.key_prefix)
-        self._reconciler = Reconciler(self._ledger, Bell(self._app), sweep_s=self.settings.sweep_s)
+        self._bell = Bell(self._app)
+        self._reconciler = Reconciler(self._ledger, self._bell, sweep_s=self.settings.sweep_s)
         self._herald = Herald(self._ledger, self.settings.webhook_hosts, secret=self.settings.webhook_secret)
         self.name = f"{name}:{os.getpid()}"
         self._processes, self._rates = processes, rates
@@ -100,17 +105,39 @@ class Node:
         self._thread.join()
         self._reconciler.stop()
         self._herald.stop()
+        self.flush_reports()
         try:
-            self._registry.withdraw(self.name)
+            self.withdraw()
         except GONE as exc:
             log.warning("could not withdraw from the registry (%s): it will lapse", type(exc).__name__)
 
+    def withdraw(self) -> None:
+        """Take this worker off the registry."""
+        if self._processes:
+            self._registry.withdraw(self.name)
+
     def report_crash(self, token: str, error: LabelmillError) -> None:
-        """A process died with a lease: no need to wait for its end."""
-        try:
-            self._ledger.crashed(token, error)
-        except GONE as exc:
-            log.warning("could not report a crash (%s): its lease will lapse", type(exc).__name__)
+        """A process died with a lease: no need to wait for its end. Told by a thread, for Redis may be gone."""
+        self._crashes.append((token, error))
+        self._changed.set()
+
+    def stop_reporting(self) -> None:
+        """From now on processes die because we end them: that is no crash."""
+        self._is_reporting = False
+
+    def flush_reports(self) -> None:
+        """Tell the ledger now what :meth:`report_crash` was told."""
+        while self._is_reporting:
+            try:
+                token, error = self._crashes.popleft()
+            except IndexError:
+                return
+            try:
+                if lane := self._ledger.crashed(token, error):
+                    log.warning("a process died with its chunk: %s", error.code)
+                    self._bell.ring(lane, 2)  # the chunk waits again, perhaps in halves
+            except GONE as exc:
+                log.warning("could not report a crash (%s): its lease will lapse", type(exc).__name__)
 
     def _live(self) -> None:
         try:
@@ -118,6 +145,7 @@ class Node:
                 self._patience(lambda model=model: self._registry.publish_model(model))  # type: ignore[misc]
             while not self._stop.is_set():
                 self._changed.clear()
+                self.flush_reports()
                 self._patience(lambda: self._registry.announce(self._info()))
                 self._changed.wait(ANNOUNCE_S)
         except GONE:

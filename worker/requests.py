@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -9,7 +11,10 @@ from celery.worker.request import Request
 
 from jobs.errors import CrashedWorkerError, LabelmillError, TimeLimitError
 
-__all__ = ["TicketRequest"]
+__all__ = ["TicketRequest", "settle_lost"]
+
+#: Seconds that Celery has to notice by itself that the process of a task died.
+NOTICE_S = 1.0
 
 
 class TicketRequest(Request):  # type: ignore[misc]
@@ -31,3 +36,21 @@ class TicketRequest(Request):  # type: ignore[misc]
         from worker import lifecycle
 
         lifecycle.report_crash(self.id, error)
+
+
+def settle_lost(worker: Any, token: str) -> None:
+    """See that Celery, too, knows that the process of a ticket died. ``worker`` is Celery's.
+
+    It misses that where the process dies before the pool has read which process took the task. The request would then
+    keep its place in the pool until its time limit.
+    """
+
+    def settle() -> None:
+        pool = worker.pool._pool
+        for job in tuple(pool._cache.values()):
+            if getattr(job, "correlation_id", None) == token and not job.ready():
+                pool.mark_as_worker_lost(job, 0)
+
+    timer = threading.Timer(NOTICE_S, partial(worker.consumer.call_soon, settle))
+    timer.daemon = True
+    timer.start()

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -77,18 +78,20 @@ def current() -> Warm:
     return _Process.warm
 
 
-def set_up(settings: Settings) -> Warm:
+def set_up(settings: Settings, *, note: Callable[[str], None] = lambda token: None) -> Warm:
     """Load, verify and warm up every model; the second call returns what the first one made.
+
+    ``note`` is told which token's chunk this process holds, for whoever watches it.
 
     Raises :class:`ModelFileError` (or one of its classes) where a model cannot be served here.
     """
     with _Process.lock:
         if _Process.warm is None:
-            _Process.warm = _set_up(settings)
+            _Process.warm = _set_up(settings, note)
         return _Process.warm
 
 
-def _set_up(settings: Settings) -> Warm:
+def _set_up(settings: Settings, note: Callable[[str], None]) -> Warm:
     ledger = Ledger(connect(settings), prefix=settings.key_prefix)
     fetcher = _fetcher(settings)
     limits = DecodeLimits(max_pixels=settings.max_pixels)
@@ -107,7 +110,7 @@ def _set_up(settings: Settings) -> Warm:
             *(time.monotonic() - started, batch_size, rate),
         )
     meter = make_meter(settings)
-    keeper = LeaseKeeper(ledger, lease_s=settings.lease_s, meter=meter)
+    keeper = LeaseKeeper(ledger, lease_s=settings.lease_s, meter=meter, note=note)
     keeper.start()
     return Warm(settings, ledger, keeper, Patience(), fetcher, engines, rates, meter)
 
