@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := embedded,onnx,torch,export,parquet,s3,web,dev
 
-.PHONY: help setup model demo web lint format test test-slow test-brokers fuzz clean
+.PHONY: help setup model demo web lint format test test-page test-slow test-brokers compose-test fuzz clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -36,8 +36,11 @@ format: setup    ## put the source into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: model      ## every test but the slow ones
-	$(BIN)/python -m pytest -m 'not slow and not debian'
+test: model      ## every test that needs nothing but Python
+	$(BIN)/python -m pytest -m 'not slow and not debian and not browser'
+
+test-page: model ## the page in a real Chromium (Debian's packages chromium and chromium-driver)
+	$(BIN)/python -m pytest -m browser
 
 test-slow: model ## the tests that take minutes, and download CIFAR-10 once
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -47,6 +50,9 @@ fuzz: setup      ## 24,000 damaged images through decoding; FUZZ="--seed 7 --fil
 
 test-brokers: model ## RabbitMQ and Redis Sentinel, with the real servers of Debian's packages
 	$(BIN)/python -m pytest -m debian
+
+compose-test: model ## docker-compose.yml for real, in a Docker engine of its own (root; Debian's docker.io, docker-compose, debootstrap)
+	$(BIN)/python -m tests.compose
 
 clean:           ## remove what setup and runs made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -15,6 +15,9 @@ from tests.support.browser import PHONE, WIDE, Page, browser
 from tests.support.gateway import GatewayProcess, gateway
 from tests.support.servers import ROOT, eventually, redis_server, worker_process
 
+#: Chromium is a package of the system's: `make test-page`, not `make test`.
+pytestmark = pytest.mark.browser
+
 PHOTOS = ROOT / "examples" / "photos"
 SIX = ["coffee.jpg", "rocket.jpg", "camera.png", "animals/chelsea.jpg", "astronaut.jpg", "clock.gif"]
 #: Text smaller than this needs the full contrast; ours is all taken to be.
