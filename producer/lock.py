@@ -15,7 +15,7 @@ from jobs.patience import GONE
 __all__ = ["SendLock"]
 
 #: Seconds after which a silent producer has lost the lock; it is renewed several times within.
-LAPSE_S = 10.0
+LAPSE_S = 4.0
 RENEWALS = 4
 
 

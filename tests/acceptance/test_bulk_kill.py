@@ -1,0 +1,84 @@
+"""kill -9 of ``labelmill submit`` in the middle, then the same command again: one job, every image once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from producer.client import Labelmill
+from tests.support.cli import labelmill, spawned
+from tests.support.servers import RedisServer, eventually, redis_server, worker_process
+
+COUNT = 12_000
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+def write_manifest(folder: Path) -> Path:
+    manifest = folder / "list.csv"
+    with manifest.open("w") as file:
+        file.write("path,owner\n")
+        file.writelines(f"/data/{number:06}.jpg,{number % 7}\n" for number in range(COUNT))
+    return manifest
+
+
+def total(client: Labelmill) -> int:
+    """Images that the job has accepted; 0 while it is not there."""
+    return sum(status.request_counts["total"] for status in client.ledger.statuses(["killed"]))
+
+
+def test_a_submit_that_was_killed_twice_ends_as_one_job_with_every_image_once(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    manifest, log, out = write_manifest(tmp_path), tmp_path / "log", tmp_path / "out.jsonl"
+    command = ["submit", manifest, "--model", "noop", "--job-id", "killed", "--by", "reference", "--chunk-size", "20"]
+    client = Labelmill(settings=redis.settings)
+    with worker_process(redis, concurrency=1):
+        for limit in (1_000, 5_000):
+            with spawned(redis, *command, log=log) as process:
+                eventually(lambda limit=limit: total(client) >= limit, what=f"{limit} images are sent")  # type: ignore[misc]
+                process.kill()
+            assert total(client) < COUNT, "it was killed in the middle"
+        with spawned(redis, *command, "--strict", log=log) as process:
+            assert process.wait(120) == 0, log.read_text()
+        assert labelmill(redis, "results", "killed", "--output", out).code == 0
+    lines = out.read_bytes().splitlines()
+    assert len(lines) == len(set(lines)) == COUNT
+    audit = client.job("killed").audit()
+    assert audit.is_balanced, audit.problems
+    assert audit.recounted["succeeded"] == COUNT
+    assert [status.job for status in client.jobs()] == ["killed"]
+    assert log.read_text().count("killed") >= 3, "each run prints the job's id"
+
+
+def test_a_killed_producer_holds_up_the_next_one_for_seconds_only(redis: RedisServer, tmp_path: Path) -> None:
+    """Here the queue is full and nobody works it off: the producer is killed while it waits."""
+    manifest, log = write_manifest(tmp_path), tmp_path / "log"
+    command = [
+        "submit",
+        manifest,
+        "--model",
+        "noop",
+        "--job-id",
+        "killed",
+        "--force",
+        "--by",
+        "reference",
+        "--chunk-size",
+        "100",
+    ]
+    client = Labelmill(settings=redis.settings)
+    with spawned(redis, *command, log=log, LABELMILL_BACKLOG_LIMIT="1000") as process:
+        eventually(lambda: "sending waits" in log.read_text() or total(client) > 1000)
+        process.kill()
+    with spawned(redis, *command, "--detach", log=log) as process:
+        assert process.wait(60) == 0, log.read_text()
+    status = client.job("killed").status()
+    assert (status.sealed, status.request_counts["total"]) == (True, COUNT)
+    assert "another producer sends this job" in log.read_text()
