@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
@@ -88,6 +89,6 @@ def _open_path(path: str) -> IO[bytes]:
 def _open_url(url: str) -> IO[bytes]:
     fs, path = file_system(url)
     try:
-        return cast("IO[bytes]", fs.open(path, "rb"))
+        return io.BufferedReader(fs.open(path, "rb"))  # fsspec's own reads no lines of limited length
     except store_errors() as exc:
         raise SourceError(f"cannot read {url}: {exc}") from None
