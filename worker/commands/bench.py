@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from dataclasses import dataclass
 
+from jobs.errors import UsageError
 from worker.models import loader
 from worker.models.flags import add_card_flags, hand_on
 from worker.models.timing import Timing, measure
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="for each setting (default: 1)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser.add_argument("--compile", action="store_true", help="also a .pt2 compiled by AOTInductor, on 1 thread")
     add_card_flags(parser)
 
 
@@ -70,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
             rows.append(Row(threads, measure(runtime, batch, seconds=args.seconds)))
             if not args.json:
                 print(_line(rows[-1]), flush=True)
+    if args.compile:
+        _bench_compiled(args)
     bulk = max(rows, key=lambda row: row.per_core)
     single = min((row for row in rows if row.timing.batch == min(args.batches)), key=lambda row: row.timing.p50_ms)
     if args.json:
@@ -82,6 +87,23 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"fastest answer: {_said(single.threads)}, {single.timing.p50_ms:.1f} ms for {single.timing.batch}")
     return 0
+
+
+def _bench_compiled(args: argparse.Namespace) -> None:
+    """The same table for the program compiled ahead of time; its answers are proved first."""
+    from worker.export.torch_export import compiled_ahead
+    from worker.models import golden
+    from worker.models.reader import file_format
+
+    path = loader.resolve(args.file)
+    if file_format(path) != "torch_export" or args.json:
+        raise UsageError("--compile is for a .pt2 file, and not with --json")
+    started = time.perf_counter()
+    with compiled_ahead(path) as runtime:
+        golden.verify(runtime)
+        print(f"compiled ahead of time by AOTInductor in {time.perf_counter() - started:.0f} s, golden sample met")
+        for batch in args.batches:
+            print(_line(Row(1, measure(runtime, batch, seconds=args.seconds))), flush=True)
 
 
 def _line(row: Row) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from worker.export.prepare import DEFAULT_MODEL, prepare
 from worker.models.loader import HOUSE_MODELS, MODEL_DIR_VARIABLE, default_model_dir
+from worker.models.reader import SUFFIX
 
 __all__ = ["EPILOG", "add_arguments", "run"]
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", nargs="?", default=DEFAULT_MODEL, help=f"{' or '.join(HOUSE_MODELS)} (default: {DEFAULT_MODEL})"
     )
-    parser.add_argument("--format", choices=("onnx", "torchscript"), default="onnx", help="default: onnx")
+    parser.add_argument("--format", choices=tuple(SUFFIX), default="onnx", help="default: onnx")
     parser.add_argument(
         "--model-dir",
         type=Path,

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jobs.errors import ExportError
+from jobs.errors import ExportError, UsageError
 from worker.export.calm import one_thread
 from worker.export.classifier import ImageClassifier, as_classifier
 from worker.export.compare import ATOL, RTOL, eager, largest_difference
 from worker.export.files import written_whole
 from worker.export.onnx import OPSET, to_onnx
 from worker.export.probes import image_probes
+from worker.export.torch_export import save_torch_export, to_torch_export
 from worker.export.torchscript import save_torchscript, to_torchscript
 from worker.models import golden, loader
 from worker.models.card import ModelCard
@@ -26,7 +27,7 @@ from worker.models.tensors import check_scores
 __all__ = ["FORMATS", "ExportReport", "export_classifier"]
 
 #: What a network can be exported to.
-FORMATS = ("onnx", "torchscript")
+FORMATS = ("onnx", "torchscript", "torch_export")
 #: Names of an exported classifier's one input and one output.
 INPUT_NAME, OUTPUT_NAME = "images", "scores"
 
@@ -54,8 +55,8 @@ def export_classifier(
 ) -> ExportReport:
     """Write ``target`` and compare it with the network on inputs made to differ; nothing is left on failure.
 
-    ``network`` maps normalised ``float32[N, 3, H, W]`` to logits ``float32[N, C]``. ``file_format`` is ``onnx``
-    or ``torchscript``; ``method`` is ``auto``, ``trace`` or ``script``.
+    ``network`` maps normalised ``float32[N, 3, H, W]`` to logits ``float32[N, C]``. ``file_format`` is one
+    of :data:`FORMATS`; ``method`` is ``auto``, ``trace`` or ``script``.
     Raises :class:`~jobs.errors.ExportError`, and :class:`~jobs.errors.ModelCardError` where the labels do not
     match the outputs.
     """
@@ -89,6 +90,12 @@ def _write(
         made = to_torchscript(classifier, example, method=method, probes=probes)
         save_torchscript(made.module, card, target)
         return ExportReport(target, "", made.method, made.largest_difference, made.note)
+    if file_format == "torch_export":
+        if method == "script":
+            raise UsageError("torch.export traces; --method script is for onnx and torchscript")
+        captured = to_torch_export(classifier, example, probes=probes)
+        save_torch_export(captured.program, card, target)
+        return ExportReport(target, "", "trace", captured.largest_difference)
     export = to_onnx(
         classifier,
         example,

@@ -26,7 +26,7 @@ from worker.export.torchscript import METHODS, to_torchscript
 from worker.models.card import CARD_KEY, ModelCard
 from worker.models.onnx import open_session
 
-__all__ = ["OPSET", "OnnxExport", "to_onnx"]
+__all__ = ["OPSET", "OnnxExport", "quiet", "to_onnx"]
 
 #: The opset that torch.onnx of torch 2.13 is made for.
 OPSET = 20
@@ -143,7 +143,7 @@ def _forget_origins(nodes: Any) -> None:
 def _captured(task: _Task, _: str) -> onnx.ModelProto:
     """By torch.export: operators of the example, shapes free, constants folded."""
     batch = torch.export.Dim("batch")
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 task.module,
@@ -168,7 +168,7 @@ def _compiled(task: _Task, method: str) -> onnx.ModelProto:
     """By TorchScript, whose branches become ``If`` nodes."""
     script = to_torchscript(task.module, task.example, method=method, probes=task.probes).module
     buffer: Any = io.BytesIO()
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         try:
             torch.onnx.export(
                 script,
@@ -206,7 +206,7 @@ def _first_line(exc: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """torch talks on both streams, through warnings and through logging; failures come as exceptions."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.fx", "onnxscript")]
     levels = [logger.level for logger in loggers]

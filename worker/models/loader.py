@@ -98,6 +98,10 @@ def load(
             from worker.models.onnx import load_onnx
 
             return load_onnx(path, card, digest(path), threads=threads, device=device)
+        if kind == "torch_export":
+            from worker.models.torch_export import load_torch_export
+
+            return load_torch_export(path, card, digest(path), threads=threads, device=device)
         from worker.models.torchscript import load_torchscript
 
         return load_torchscript(path, card, digest(path), threads=threads, device=device)

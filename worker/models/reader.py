@@ -84,6 +84,9 @@ def _zip_format(path: Path) -> Format:
 def _names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
+            # Of a .pt2 cut short, zipfile takes the directory of a zip inside it: that one begins further on.
+            if archive.infolist() and min(info.header_offset for info in archive.infolist()) > 0:
+                raise zipfile.BadZipFile("its directory is missing")
             return archive.namelist()
     except (zipfile.BadZipFile, OSError) as exc:
         raise ModelCorruptError(f"{path}: cut short or damaged ({exc}); export it or copy it again") from exc

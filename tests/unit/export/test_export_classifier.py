@@ -20,7 +20,7 @@ from worker.export.zoo import architecture
 from worker.models import golden, loader
 from worker.models.card import ModelCard, Preprocessing
 
-SUFFIX = {"onnx": ".onnx", "torchscript": ".pt"}
+SUFFIX = {"onnx": ".onnx", "torchscript": ".pt", "torch_export": ".pt2"}
 #: Format, method asked for, method that does it.
 ROADS = [
     ("onnx", "auto", "trace"),
@@ -29,6 +29,7 @@ ROADS = [
     ("torchscript", "auto", "trace"),
     ("torchscript", "trace", "trace"),
     ("torchscript", "script", "script"),
+    ("torch_export", "auto", "trace"),
 ]
 
 

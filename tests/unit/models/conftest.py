@@ -14,7 +14,7 @@ from worker.models import loader
 from worker.models.card import ModelCard, Preprocessing
 from worker.models.runtime import Runtime
 
-SUFFIX = {"onnx": ".onnx", "torchscript": ".pt"}
+SUFFIX = {"onnx": ".onnx", "torchscript": ".pt", "torch_export": ".pt2"}
 
 
 def tiny_network(classes: int = 7) -> nn.Module:
@@ -44,13 +44,13 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return files
 
 
-@pytest.fixture(params=["noop", "onnx", "torchscript"])
+@pytest.fixture(params=["noop", *SUFFIX])
 def runtime(request: pytest.FixtureRequest, tiny_files: dict[str, Path]) -> Runtime:
     """Every implementation of the contract."""
     return loader.load(tiny_files.get(request.param, request.param))
 
 
-@pytest.fixture(params=["onnx", "torchscript"])
+@pytest.fixture(params=list(SUFFIX))
 def model_file(request: pytest.FixtureRequest, tiny_files: dict[str, Path]) -> Path:
     """A file of each format."""
     return tiny_files[request.param]

@@ -39,10 +39,9 @@ def test_a_worker_for_onnx_never_imports_torch(tiny_files: dict[str, Path]) -> N
     assert run(LOAD, tiny_files["onnx"]) == "onnxruntime"
 
 
-def test_a_worker_for_torchscript_imports_neither_onnxruntime_nor_torchvision(
-    tiny_files: dict[str, Path],
-) -> None:
-    assert run(LOAD, tiny_files["torchscript"]) == "torch"
+@pytest.mark.parametrize("kind", ["torchscript", "torch_export"])
+def test_a_worker_for_torch_imports_neither_onnxruntime_nor_torchvision(kind: str, tiny_files: dict[str, Path]) -> None:
+    assert run(LOAD, tiny_files[kind]) == "torch"
 
 
 def test_the_noop_model_imports_no_runtime_at_all() -> None:
