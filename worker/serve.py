@@ -6,6 +6,7 @@ import argparse
 import os
 
 from jobs.settings import Settings
+from worker.models.flags import add_card_flags, hand_on
 
 __all__ = ["add_arguments", "run"]
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", choices=("prefork", "solo", "threads"), default="prefork", help="default: prefork")
     parser.add_argument("--name", default=f"labelmill-{os.getpid()}@%h", help="Celery's node name; must be unique")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    add_card_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, option)
         if value is not None:
             os.environ[f"LABELMILL_{variable}"] = value
+    hand_on(args)
     _ = Settings.from_env().redis_url  # a bad value is said in one line, before Celery reads it
     from celery.bin.celery import celery
 
