@@ -178,14 +178,23 @@ class Ledger:
         return [token.decode() for token in self._run("renew", int(lease_s * 1000), *tokens)] if tokens else []
 
     def finish(
-        self, claim: Claim, *, succeeded: int, failed: int, results: bytes, digest: str, cache_hits: int = 0
+        self,
+        claim: Claim,
+        *,
+        succeeded: int,
+        failed: int,
+        results: bytes,
+        digest: str,
+        cache_hits: int = 0,
+        postponed: Sequence[int] = (),
     ) -> bool:
         """Record the results of a chunk, once; False where the lease was lost: they are dropped and counted.
 
-        The same call again, after a lost answer, says True again.
+        The same call again, after a lost answer, says True again. Items at the positions of ``postponed`` have no line
+        in ``results``: they wait again, unharmed, as a chunk of their own; at least one item must be done.
         """
         args = (claim.job, claim.chunk_id, claim.token, succeeded, failed, results, digest, cache_hits)
-        return bool(self._run("finish", *args))
+        return bool(self._run("finish", *args, ",".join(map(str, postponed))))
 
     def release(self, token: str) -> str:
         """Give a chunk back unharmed; returns the lane that waits for a new ticket, "" where nothing was held."""

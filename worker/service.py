@@ -24,12 +24,15 @@ from jobs.items import BROKEN, Item, decode_outcomes, label_objects
 from jobs.ledger import Claim
 from worker.cached import run_cached
 from worker.engine import ChunkResult, Engine
+from worker.postponed import in_time, split_postponed
 from worker.warm import Warm, current
 
 __all__ = ["BLOB", "Call", "answer_all", "serve_ticket"]
 
 log = logging.getLogger(__name__)
 
+#: What a chunk may take of its time limit before the rest of it is put off.
+OWN_SHARE = 0.5
 #: Begins the reference of bytes that are kept in the ledger; the sha256 follows.
 BLOB = "blob:"
 
@@ -56,6 +59,7 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
     if chunk.sent_ms:
         warm.meter.queued(model, time.time() - chunk.sent_ms / 1000)
     done, hits = _run(warm, engine, claim)
+    done, postponed = split_postponed(done)
     warm.meter.chunk(model, "bulk", done)
     began = time.perf_counter()
     recorded = warm.patience(
@@ -66,6 +70,7 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
             results=done.lines,
             digest=engine.runtime.digest,
             cache_hits=hits,
+            postponed=postponed,
         )
     )
     warm.meter.wrote(model, time.perf_counter() - began, recorded=recorded)
@@ -75,7 +80,7 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
 
 def _run(warm: Warm, engine: Engine, claim: Claim) -> tuple[ChunkResult, int]:
     """The result lines of a chunk, and how many of them came from the content cache."""
-    items, fetch = claim.chunk.items, _fetch(warm, claim)
+    items, fetch = claim.chunk.items, in_time(_fetch(warm, claim), warm.settings.chunk_time_limit_s * OWN_SHARE)
     if not (claim.cache and engine.runtime.decodes):
         return engine.run(items, fetch, top_k=claim.top_k), 0
     cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)

@@ -1,5 +1,6 @@
--- ARGV: job, chunk, token, succeeded, failed, results, digest, cache hits -> 1 recorded, 0 too late: dropped
--- Results are one line for each item, in the payload's order.
+-- ARGV: job, chunk, token, succeeded, failed, results, digest, cache hits, postponed positions (comma-separated, from 0)
+--   -> 1 recorded, 0 too late: dropped
+-- Results are one line for each item, in the payload's order. What is postponed has none: it waits again as a chunk.
 local job, chunk, token = ARGV[1], ARGV[2], ARGV[3]
 local succeeded, failed, results = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 -- Entries looked through for one that this very call has written before, when its answer was lost.
@@ -15,6 +16,19 @@ local function is_recorded()
   return false
 end
 
+-- The payload of the items that have results, and that of those that are postponed.
+local function part(payload, positions)
+  local postponed = {}
+  for position in string.gmatch(positions, '%d+') do postponed[tonumber(position)] = true end
+  local lines = split_lines(payload)
+  local done, rest = {lines[1]}, {lines[1]}
+  for i = 2, #lines do
+    local into = postponed[i - 2] and rest or done
+    into[#into + 1] = lines[i]
+  end
+  return table.concat(done, '\n'), table.concat(rest, '\n')
+end
+
 even_when_full()
 if not holds(job, chunk, token) then
   if is_recorded() then return 1 end
@@ -22,6 +36,8 @@ if not holds(job, chunk, token) then
   return 0
 end
 local payload = redis.call('HGET', job_key(job, 'payload'), chunk)
+local rest
+if (ARGV[9] or '') ~= '' then payload, rest = part(payload, ARGV[9]) end
 local n = count_items(payload)
 if succeeded + failed ~= n then
   return redis.error_reply('MISCOUNT ' .. succeeded .. ' + ' .. failed .. ' results for ' .. n .. ' items')
@@ -40,5 +56,9 @@ bump(job, 'leased', -n)
 bump(job, 'succeeded', succeeded)
 bump(job, 'failed', failed)
 bump(job, 'cache_hits', tonumber(ARGV[8] or '0'))
+if rest then
+  redis.call('HSET', job_key(job, 'payload'), chunk .. '+', rest)
+  put_back(job, chunk .. '+', rest, 'queued')
+end
 end_if_done(job)
 return 1

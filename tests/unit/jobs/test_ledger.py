@@ -6,7 +6,7 @@ import pytest
 
 from jobs.errors import JobError
 from jobs.items import Item, encode_chunk
-from jobs.ledger import JobRequest, Ledger, MissingBlobError
+from jobs.ledger import Claim, JobRequest, Ledger, MissingBlobError
 from tests.support.books import LANE, LEASE_S, MODEL, Books, chunk_of
 
 
@@ -320,3 +320,37 @@ def test_user_fields_are_no_references(books: Books) -> None:
     books.job(seal=False)
     items = [Item("x", "/images/x", {"a": "b", f"blob:{A}": 1}), Item('","blob:ff"', "/images/y")]
     assert books.ledger.submit("job", 0, encode_chunk(items)) == 2
+
+
+# -- items that are put off -------------------------------------------------------------------------
+
+
+def finish_but(books: Books, claim: Claim, postponed: list[int]) -> bool:
+    lines = [b"[0,1]"] * (len(claim.chunk.items) - len(postponed))
+    return books.ledger.finish(
+        claim, succeeded=len(lines), failed=0, results=b"\n".join(lines), digest="", postponed=postponed
+    )
+
+
+def test_what_is_put_off_waits_again_and_the_rest_is_recorded(books: Books) -> None:
+    books.job(["a", "b", "c", "d"])
+    claim = books.claimed()
+    assert finish_but(books, claim, [1, 3])
+    assert finish_but(books, claim, [1, 3])
+    assert books.counts() == {"total": 4, "succeeded": 2, "queued": 2}
+    again = books.claimed()
+    assert [item.custom_id for item in again.chunk.items] == ["b", "d"]
+    assert finish_but(books, again, [1])
+    assert books.ledger.audit("job").problems == ()
+    books.finish_all()
+    assert books.status().ended
+    assert books.recorded() == {name: ["succeeded"] for name in "abcd"}
+
+
+def test_what_is_put_off_of_a_cancelled_job_is_cancelled(books: Books) -> None:
+    books.job(["a", "b"])
+    claim = books.claimed()
+    books.ledger.cancel("job")
+    assert finish_but(books, claim, [1])
+    assert books.recorded() == {"a": ["succeeded"], "b": ["cancelled"]}
+    assert books.status().ended

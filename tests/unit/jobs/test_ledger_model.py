@@ -192,6 +192,22 @@ class LedgerMachine(RuleBasedStateMachine):
             model.items[item.custom_id] = "failed" if item.custom_id in failed else "succeeded"
         self._settle(model)
 
+    @precondition(lambda self: self.held)
+    @rule(token=a_holder, first_put_off=st.integers(1, 4))
+    def finish_some(self, token: str, first_put_off: int) -> None:
+        """The rest of a chunk is put off."""
+        claim = self.held[token]
+        names = [item.custom_id for item in claim.chunk.items]
+        if first_put_off >= len(names):
+            return
+        put_off = list(range(first_put_off, len(names)))
+        lines = b"\n".join([b"[0,1]"] * first_put_off)
+        assert self.ledger.finish(claim, succeeded=first_put_off, failed=0, results=lines, digest="", postponed=put_off)
+        self._put_back(claim)
+        for name in names[:first_put_off]:
+            self.jobs[claim.job].items[name] = "succeeded"
+        self._settle(self.jobs[claim.job])
+
     @precondition(lambda self: self.claims)
     @rule(token=any_worker, bad=st.integers(0, 5))
     def finish_late(self, token: str, bad: int) -> None:

@@ -1,0 +1,52 @@
+"""Chunks that take too long, though nothing is wrong with them: the rest of their items is put off.
+
+A host that answers late costs the longest wait for each of its images; together they may pass the time limit of their
+chunk, which would then be taken for one that kills its worker. So a chunk that has used its share of the time records
+what is done, and the rest of it waits again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import orjson
+
+from jobs.errors import ItemError
+from jobs.items import decode_outcomes
+from worker.engine import ChunkResult
+
+__all__ = ["PostponedError", "in_time", "split_postponed"]
+
+
+class PostponedError(ItemError):
+    """Its chunk has used its time: it waits again. Never recorded."""
+
+    code = "postponed"
+    transient = True
+
+
+def in_time(fetch: Callable[[str], bytes], budget_s: float) -> Callable[[str], bytes]:
+    """The same ``fetch`` for ``budget_s``; then :class:`PostponedError`, but never for the first item."""
+    until = time.monotonic() + budget_s
+    first = True
+
+    def fetch_in_time(ref: str) -> bytes:
+        nonlocal first
+        if not first and time.monotonic() >= until:
+            raise PostponedError()
+        first = False
+        return fetch(ref)
+
+    return fetch_in_time
+
+
+def split_postponed(done: ChunkResult) -> tuple[ChunkResult, list[int]]:
+    """What was done, and the positions of the items that were put off."""
+    if not done.failed or PostponedError.code.encode() not in done.lines:
+        return done, []
+    outcomes = list(decode_outcomes(done.lines))
+    postponed = [i for i, outcome in enumerate(outcomes) if outcome[0] == PostponedError.code]
+    kept = [orjson.dumps(outcome) for outcome in outcomes if outcome[0] != PostponedError.code]
+    return replace(done, lines=b"\n".join(kept), failed=done.failed - len(postponed)), postponed
