@@ -57,7 +57,8 @@ class Engine:
         self.folder.mkdir(parents=True)
         places = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
         options = [f"--{name}={self.folder / place}" for name, place in places.items()]
-        command = ["dockerd", f"--host=unix://{self.socket}", *options]
+        # no default bridge: it would stay on the machine; compose makes a network of its own and removes it
+        command = ["dockerd", f"--host=unix://{self.socket}", "--bridge=none", *options]
         self.process = ProcessGroup(command, log=self.folder / "log")
         eventually(self.socket.exists, what=f"dockerd answers; it said: {self.process.log()[-500:]}")
         return self
