@@ -187,6 +187,8 @@ def _set_up_process(**_: Any) -> None:
     try:
         made = warm.set_up(mine.settings, note=_note(mine))
     except LabelmillError as exc:
+        if os.getpid() == mine.pid:  # pools of one process or of threads: nobody would read a report
+            raise _failed(exc.message, exc.exit_code) from exc
         _report(mine, {"error": exc.message, "exit_code": exc.exit_code})
         raise SystemExit(exc.exit_code) from exc
     except Exception as exc:
