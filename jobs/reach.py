@@ -73,7 +73,7 @@ def common_reach(reaches: Iterable[Reach]) -> Callable[[str], bool]:
     def readable(ref: str) -> bool:
         if ref.startswith(("http://", "https://")):
             return _is_named(ref, hosts)
-        return ref.startswith(inside + stores) and "/../" not in ref
+        return ref in folders or (ref.startswith(inside + stores) and "/../" not in ref)
 
     return readable
 

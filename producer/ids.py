@@ -13,12 +13,16 @@ from jobs.items import decode_chunk
 from jobs.ledger import Ledger
 from producer.sources import Picture, Source, located
 
-__all__ = ["IdSet", "check_ids", "missing", "sent_ids", "temporary_database"]
+__all__ = ["IdSet", "NoImagesError", "check_ids", "missing", "sent_ids", "temporary_database"]
 
 #: Rows written at a time.
 BATCH = 10_000
 #: Repeated custom_ids that are looked at to name one with both its places.
 REPEATS = 1000
+
+
+class NoImagesError(SourceError):
+    """no images found"""
 
 
 def temporary_database() -> sqlite3.Connection:
@@ -61,7 +65,7 @@ def check_ids(source: Source) -> None:
     reading an image; only a number for each id is kept, on disk.
     """
     if next(located(source), None) is None:
-        raise SourceError("no images found")
+        raise NoImagesError()
     if source.unique:
         return
     repeated = _repeated(custom_id for custom_id, _ in located(source))

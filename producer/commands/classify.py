@@ -11,20 +11,23 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from jobs.errors import SourceError, UsageError
+from jobs.errors import UsageError
 from jobs.settings import DEFAULT_MODEL, Settings
 from producer.client import Job, Labelmill
 from producer.embedded import Embedded
+from producer.ids import NoImagesError, check_ids
 from producer.outputs import FORMATS, Writer, format_of, open_target, open_writer
 from producer.outputs.table import TableWriter
 from producer.progress import Watch
-from producer.sources import Files
+from producer.sources import Source, open_source
+from producer.sources.manifest import manifest_format
+from producer.sources.opening import STDIN
 
 __all__ = ["add_arguments", "run"]
 
@@ -38,7 +41,9 @@ POLL_S = 0.25
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``classify``."""
-    parser.add_argument("names", nargs="+", metavar="DIR_OR_FILE", help="folders (recursive) and files")
+    parser.add_argument(
+        "names", nargs="+", metavar="SOURCE", help="folders (recursive) and files; and whatever else submit takes"
+    )
     parser.add_argument("--model", metavar="NAME_OR_FILE", help=f"[LABELMILL_MODEL] default: {DEFAULT_MODEL}")
     parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels for each image; default: 5")
     parser.add_argument("--format", choices=("table", *FORMATS), help="default: the suffix of --output, else table")
@@ -55,14 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Classify, and return the exit code."""
-    source = Files(args.names)
-    if next(iter(source), None) is None:
-        raise SourceError(f"no images found in {', '.join(args.names)}")
+    watch = Watch(Console(stderr=True))
+    reach = _Reach()
+    source = open_source(args.names, readable=reach, on_bad=lambda place, why: watch.note(f"{place}: {why}: left out"))
+    try:
+        check_ids(source)
+    except NoImagesError:
+        raise NoImagesError(f"no images found in {', '.join(args.names)}") from None
     format = args.format or (args.output and format_of(args.output)) or "table"
     if format == "parquet" and args.output is None and sys.stdout.isatty():
         raise UsageError("Parquet is binary: name a file with --output")
-    watch = Watch(Console(stderr=True))
-    with _outputs(args, format) as writers, _service(args, source, watch) as (client, model):
+    with _outputs(args, format) as writers, _service(args, watch) as (client, model):
+        reach.readable = client.readable(model)
         counts = _classify(client.open(model, top_k=args.top_k), source, writers, watch)
     _summary(watch, counts, args.output)
     return EXIT_FAILED_ITEMS if args.strict and counts["failed"] else 0
@@ -77,7 +86,8 @@ def _outputs(args: argparse.Namespace, format: str) -> Iterator[list[Writer]]:
             text = io.TextIOWrapper(stream, "utf-8", write_through=True) if format == "table" and args.output else None
             writers.append(TableWriter(_console(text), top_k=args.top_k))
         if format != "table":
-            writers.append(open_writer(format, stream, top_k=args.top_k))
+            has_fields = any(name == STDIN or manifest_format(name) for name in args.names)
+            writers.append(open_writer(format, stream, top_k=args.top_k, columns=() if has_fields else None))
         yield writers
         for writer in writers:
             writer.close()
@@ -91,7 +101,7 @@ def _console(file: io.TextIOWrapper | None) -> Console:
 
 
 @contextmanager
-def _service(args: argparse.Namespace, source: Files, watch: Watch) -> Iterator[tuple[Labelmill, str]]:
+def _service(args: argparse.Namespace, watch: Watch) -> Iterator[tuple[Labelmill, str]]:
     """A client and the name of the model that workers serve for it."""
     settings = Settings.from_env()
     named = args.model or settings.model
@@ -100,18 +110,33 @@ def _service(args: argparse.Namespace, source: Files, watch: Watch) -> Iterator[
         client.served(named)
         yield client, named
         return
-    with Embedded(settings, model=named, file_roots=source.roots, concurrency=args.concurrency) as pair:
+    with Embedded(settings, model=named, file_roots=_roots(args.names), concurrency=args.concurrency) as pair:
         model = pair.wait_ready()
         yield Labelmill(settings=pair.settings, say=watch.note), model.name
 
 
-def _classify(job: Job, source: Files, writers: list[Writer], watch: Watch) -> Counter[str]:
+def _roots(names: list[str]) -> list[Path]:
+    """What the embedded worker may read: what was named. Anything else goes to it as bytes."""
+    return [Path(name).absolute() for name in names if Path(name).exists()]
+
+
+class _Reach:
+    """What workers can read; known only when they are there."""
+
+    def __init__(self) -> None:
+        self.readable: Callable[[str], bool] = lambda ref: False
+
+    def __call__(self, ref: str) -> bool:
+        return self.readable(ref)
+
+
+def _classify(job: Job, source: Source, writers: list[Writer], watch: Watch) -> Counter[str]:
     """Submit in a thread of its own and write results as they come; cancels the job when it is interrupted."""
     failures: list[BaseException] = []
 
     def send() -> None:
         try:
-            job.send(source)
+            job.sender().send(source, checked=True)
         except BaseException as exc:  # noqa: BLE001 - raised again in the main thread
             failures.append(exc)
 
