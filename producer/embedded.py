@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -91,7 +92,8 @@ class Embedded:
         """Raises :class:`~jobs.errors.ServiceError` where one of the two has ended by itself."""
         for process, what in zip(self._processes, ("redis", "worker"), strict=True):
             if process.poll() is not None:
-                raise ServiceError(f"the embedded {what} has ended: {self._log(f'{what}.log')[-1000:]}")
+                last = self._log(f"{what}.log").rpartition("\n")[2][:500]
+                raise ServiceError(f"the embedded {what} has ended; the last that it said: {last}")
 
     def _start_redis(self, socket: Path) -> None:
         command = [str(redis_server()), "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "600"]
@@ -127,9 +129,17 @@ class Embedded:
             "LABELMILL_MODEL": self._model,
             "LABELMILL_STATE_DIR": str(self._folder),
             "LABELMILL_DRAIN_TIMEOUT_S": str(STOP_S / 2),
-            "LABELMILL_FILE_ROOTS": ":".join(str(root) for root in self._file_roots),
+            "LABELMILL_METRICS_PORT": "",
+            "LABELMILL_FILE_ROOTS": f"@{self._write_roots()}",
+            "TMPDIR": str(self._folder),
         }
         self._spawn(command, "worker.log", env=env)
+
+    def _write_roots(self) -> Path:
+        """A list in a file: of any length, and of names that have a colon in them."""
+        listed = (self._folder or Path()) / "file-roots"
+        listed.write_bytes(b"\n".join(os.fsencode(root) for root in self._file_roots))
+        return listed
 
     def _spawn(self, command: list[str], log: str, env: dict[str, str] | None = None) -> None:
         assert_folder = self._folder or Path()
@@ -147,17 +157,20 @@ class Embedded:
 
     def _stop(self) -> None:
         """The worker first, so that it can give back what it holds; then Redis; then the folder."""
-        for process in reversed(self._processes):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(STOP_S)
-                except subprocess.TimeoutExpired:
+        try:
+            for process in reversed(self._processes):
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(STOP_S)
+        finally:  # also after a second Ctrl-C, which is hard
+            for process in self._processes:
+                with suppress(ProcessLookupError):  # the group may outlive its first process
                     os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-        self._processes.clear()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+                process.wait()
+            self._processes.clear()
+            if self._folder:
+                shutil.rmtree(self._folder, ignore_errors=True)
 
     def _last_words(self) -> str:
         log = self._log("worker.log")

@@ -244,9 +244,9 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: streams end, requests under way are answered."""
-        service = getattr(self.wsgi, "extensions", {}).get("labelmill")
-        if service:
-            service.stopping.set()
+        app = getattr(self, "wsgi", None)  # not there yet while the process starts
+        if app is not None:
+            app.extensions["labelmill"].stopping.set()
         super().handle_exit(sig, frame)
 
     def linger(self, conn: _Connection) -> None:

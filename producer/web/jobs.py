@@ -43,7 +43,7 @@ def blueprint(service: Service, bodies: Bodies) -> Blueprint:
 
     @views.get("/v1/jobs")
     def listed() -> Response:
-        return json_reply(_page(service, request.args.get("after", ""), number("limit", MAX_PAGE) or PAGE))
+        return json_reply(_page(service, request.args.get("after"), number("limit", MAX_PAGE) or PAGE))
 
     @views.get("/v1/jobs/<job_id>")
     def one(job_id: str) -> Response:
@@ -105,8 +105,7 @@ class _Maker:
     def create(self) -> Response:
         """The answer to ``POST /v1/jobs``: 201 when every image is in the ledger, 200 for a repeat."""
         with self._order() as order:
-            model = order.model or self.service.served()[0].name
-            self.service.served(model)
+            model = self.service.served(order.model)[0].name
             check(order.source)
             job_id, made, repeatable = self._identify(order)
             job = self._send(order, model, job_id, repeatable=repeatable)
@@ -186,10 +185,10 @@ class _Bounded:
             yield picture
 
 
-def _page(service: Service, after: str, limit: int) -> dict[str, Any]:
+def _page(service: Service, after: str | None, limit: int) -> dict[str, Any]:
     ledger = service.client.ledger
     newest = list(reversed(ledger.jobs()))
-    if after:
+    if after is not None:
         if after not in newest:
             raise Problem(404, "job_not_found", "after names no job")
         newest = newest[newest.index(after) + 1 :]
@@ -203,7 +202,7 @@ def _page(service: Service, after: str, limit: int) -> dict[str, Any]:
 def _code(bodies: Bodies) -> str | None:
     """The error code to retry; None for all."""
     body = bodies.json() if request.content_length else {}
-    code = body.get("code") if isinstance(body, dict) else 0
+    code = body.get("code") if isinstance(body, dict) and set(body) <= {"code"} else 0
     if code is not None and not isinstance(code, str):
-        raise Problem(422, "bad_request", 'the body must be {"code": "..."}')
+        raise Problem(422, "bad_request", 'the body must be {"code": "..."}, or empty')
     return code

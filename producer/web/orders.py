@@ -48,7 +48,7 @@ class Order:
     """A job to be made. ``fingerprint`` tells two requests of the same content from two of different ones."""
 
     source: Source
-    model: str = ""
+    model: str | None = None
     top_k: int = 5
     digest: str = ""
     expires_s: float | None = None
@@ -61,10 +61,13 @@ def order(source: Source, options: Mapping[str, Any], content: Sequence[str]) ->
     unknown = set(options) - _OPTIONS
     if unknown:
         raise Problem(422, "bad_option", f"there is no option {sorted(unknown)[0][:80]!a}")
+    for name, value in options.items():
+        if value is None:
+            raise Problem(422, "bad_option", f"{name} must not be null: leave it out")
     checked: dict[str, Any] = {
         "model": _text(options, "model"),
         "top_k": _number(options, "top_k", 5, MAX_TOP_K),
-        "digest": _text(options, "digest"),
+        "digest": _text(options, "digest") or "",
         "expires_s": _number(options, "expires_s", None, MAX_EXPIRES_S),
         "metadata": _metadata(options.get("metadata")),
     }
@@ -218,9 +221,9 @@ def _one(sources: list[Source]) -> Source:
     return sources[0] if len(sources) == 1 else Chain(sources)
 
 
-def _text(options: Mapping[str, Any], name: str) -> str:
-    value = options.get(name, "")
-    if not isinstance(value, str):
+def _text(options: Mapping[str, Any], name: str) -> str | None:
+    value = options.get(name)
+    if value is not None and (not isinstance(value, str) or not value):
         raise Problem(422, "bad_option", f"{name} must be text")
     return value
 

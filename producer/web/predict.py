@@ -30,7 +30,7 @@ def blueprint(service: Service, bodies: Bodies, waiting: Slots) -> Blueprint:
     def predict() -> Response:
         started = time.perf_counter()
         name, data, fields = bodies.picture(settings.web_predict_bytes)
-        model = service.served(fields.get("model", ""))[0].name
+        model = service.served(fields.get("model"))[0].name
         check_backlog(service, model)
         received = time.perf_counter()
         with waiting.one():
@@ -91,7 +91,7 @@ def check_backlog(service: Service, model: str) -> None:
 
 def top_k_of(text: str | None) -> int:
     """The number of labels; raises :class:`Problem` where it is none."""
-    if text is None or text == "":
+    if text is None:
         return 5
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_TOP_K:
         raise Problem(422, "bad_top_k", f"top_k must be 1 to {MAX_TOP_K}")

@@ -121,13 +121,13 @@ class Service:
         standing = backlog.read(self.redis, models, prefix=self.settings.key_prefix)
         return {model: each.items for model, each in standing.items()}
 
-    def served(self, name: str = "") -> list[ModelInfo]:
+    def served(self, name: str | None = None) -> list[ModelInfo]:
         """A model as each of its workers serves it; without a name the default, or the only one there is.
 
         Raises :class:`Problem`: 404 where others are served but not this one, 503 where none is.
         """
         serving = self.fleet().serving()
-        if not name:
+        if name is None:
             name = self.settings.model_name
             if name not in serving and len(serving) == 1:
                 return next(iter(serving.values()))

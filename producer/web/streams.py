@@ -55,7 +55,7 @@ def blueprint(service: Service, slots: Slots) -> Blueprint:
     @views.get("/v1/jobs/<job_id>/events")
     def events(job_id: str) -> Response:
         job = find(service, job_id)
-        after = _cursor(request.headers.get("Last-Event-ID") or request.args.get("after", ""))
+        after = _cursor(request.headers.get("Last-Event-ID", request.args.get("after")))
         with_results = flag("results")
         choice = _Choice(after, lambda result: with_results, follow=True)
         stream = _events(job, choice, _hang_up_of(service))
@@ -69,7 +69,7 @@ def _download(service: Service, slots: Slots, job_id: str, wanted: Callable[[Res
     format = request.args.get("format", "jsonl")
     if format not in _TYPES:
         raise Problem(422, "bad_format", f"format must be one of {', '.join(_TYPES)}")
-    choice = _Choice(_cursor(request.args.get("after", "")), wanted, flag("follow"), number("limit", MAX_LIMIT))
+    choice = _Choice(_cursor(request.args.get("after")), wanted, flag("follow"), number("limit", MAX_LIMIT))
     status = job.status()
     chosen = choice.pages(job, _hang_up_of(service))
     lines = _jsonl(chosen) if format == "jsonl" else _csv(chosen, status)
@@ -210,9 +210,9 @@ def _hang_up_of(service: Service) -> Callable[[], bool]:
     return gone
 
 
-def _cursor(text: str) -> tuple[str, str, int]:
+def _cursor(text: str | None) -> tuple[str, str, int]:
     """The stream entry to begin after, and the entry and position up to which results are left out."""
-    if not text:
+    if text is None:
         return "0-0", "", -1
     match = _CURSOR.fullmatch(text)
     if not match:

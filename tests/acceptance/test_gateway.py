@@ -89,7 +89,7 @@ def test_a_gateway_whose_own_worker_has_ended_ends_and_says_so() -> None:
     with gateway() as web:
         worker = next(child for child in psutil.Process(web.pid).children() if "serve" in child.cmdline())
         worker.kill()
-        assert web.wait() == 70
+        assert web.wait() == 70, web.log()
         assert "labelmill: the embedded worker has ended" in web.log()
 
 
