@@ -47,6 +47,10 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 # Running work is finished, not cancelled, when the connection is lost: its lease decides.
 worker_cancel_long_running_tasks_on_connection_loss = False
+# Takes up the connection a second after the broker is back, and says only once that it is gone.
+worker_consumer = "worker.consumer:Consumer"
+# Tickets are taken one by one: there is no prefetch to reduce after a loss of the connection.
+worker_enable_prefetch_count_reduction = False
 # Seconds; the second signal is hard.
 worker_soft_shutdown_timeout = 0.0
 # We log what matters ourselves; the root logger stays the operator's.

@@ -24,7 +24,7 @@ import orjson
 import redis
 
 from jobs import lanes
-from jobs.patience import GONE
+from jobs.patience import GONE, VOICE
 from jobs.registry import Registry, WorkerInfo
 from jobs.tickets import Bell
 
@@ -169,16 +169,12 @@ class BacklogWatch:
         return bool(self.redis.set(f"{self.prefix}backlog_turn", b"1", nx=True, px=int(LOOK_S * 900)))
 
     def _loop(self) -> None:
-        gone = False
         while not self._stop.wait(LOOK_S):
             try:
                 if self._my_turn():
                     self.look()
-                gone = False
             except GONE as exc:
-                if not gone:
-                    log.warning("cannot look at the backlog (%s)", type(exc).__name__)
-                gone = True
+                VOICE.gone(exc)
 
 
 def read(client: redis.Redis, models: list[str], *, prefix: str = "lm:") -> dict[str, Backlog]:

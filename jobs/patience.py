@@ -13,7 +13,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError
 
 from jobs.errors import BrokerUnavailableError
 
-__all__ = ["GONE", "Patience"]
+__all__ = ["GONE", "VOICE", "Patience", "Voice"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -24,34 +24,66 @@ GONE = (ConnectionError, TimeoutError, BusyLoadingError, OutOfMemoryError, ReadO
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 
 
+class Voice:
+    """Says it once for all threads of a process when Redis goes, and once when it is back."""
+
+    def __init__(self, say: Callable[[str], None] = log.warning) -> None:
+        self.say = say
+        self._since = 0.0
+        self._lock = threading.Lock()
+
+    def gone(self, exc: BaseException) -> None:
+        """A call failed."""
+        with self._lock:
+            if self._since:
+                return
+            self._since = time.monotonic()
+        self.say(f"{_what(exc)}: waiting for it")
+
+    def back(self) -> None:
+        """A call that had failed has its answer."""
+        with self._lock:
+            since, self._since = self._since, 0.0
+        if since:
+            self.say(f"Redis is back after {time.monotonic() - since:.1f} s")
+
+
+#: The one of this process; whoever has a better place for lines than the log sets its ``say``.
+VOICE = Voice()
+
+
 class Patience:
-    """Repeats calls that may be repeated until Redis answers, or until ``stop`` is set."""
+    """Repeats calls that may be repeated until Redis answers, or until ``stop`` is set.
+
+    ``say`` becomes the voice of the whole process.
+    """
 
     def __init__(self, *, stop: threading.Event | None = None, say: Callable[[str], None] | None = None) -> None:
         self._stop = stop or threading.Event()
-        self._say = say or log.warning
+        if say:
+            VOICE.say = say
 
     def __call__(self, call: Callable[[], T]) -> T:
         """The call's answer. Raises what it raised when ``stop`` was set in the meantime."""
-        wait, since = FIRST_WAIT_S, 0.0
+        wait = FIRST_WAIT_S
+        failed = False
         while True:
             try:
                 answer = call()
             except GONE as exc:
-                if not since:
-                    since = time.monotonic()
-                    self._say(f"{_what(exc)}: waiting for it")
+                failed = True
+                VOICE.gone(exc)
                 # full jitter, so that a fleet does not come back in one wave
                 if self._stop.wait(random.uniform(wait / 2, wait)):
                     raise
                 wait = min(wait * 2, LONGEST_WAIT_S)
             else:
-                if since:
-                    self._say(f"Redis is back after {time.monotonic() - since:.1f} s")
+                if failed:
+                    VOICE.back()
                 return answer
 
 
-def _what(exc: Exception) -> str:
+def _what(exc: BaseException) -> str:
     if isinstance(exc, BrokerUnavailableError):
         return exc.message
     if isinstance(exc, OutOfMemoryError):

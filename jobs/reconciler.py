@@ -79,3 +79,5 @@ class Reconciler:
                     patience(self.sweep)
             except GONE:
                 return  # asked to stop while Redis was gone
+            except Exception:  # without this thread what is lost would stay so
+                log.exception("the reconciler could not sweep")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from jobs.ledger import Ledger
-from jobs.patience import GONE
+from jobs.patience import GONE, VOICE
 from worker.metrics import Meter, NoMeter
 
 __all__ = ["LeaseKeeper"]
@@ -74,12 +74,16 @@ class LeaseKeeper:
                 self._held.discard(token)
 
     def _loop(self) -> None:
-        gone = False
+        failed = False
         while not self._stop.wait(self.lease_s / RENEWALS):
             try:
                 self.renew()
-                gone = False
             except GONE as exc:  # the lease decides; the work goes on, and its finish waits for Redis
-                if not gone:
-                    log.warning("cannot renew leases (%s)", type(exc).__name__)
-                gone = True
+                failed = True
+                VOICE.gone(exc)
+            except Exception:  # without this thread every chunk would be lost to others
+                log.exception("leases could not be renewed")
+            else:
+                if failed:
+                    VOICE.back()
+                failed = False

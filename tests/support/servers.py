@@ -19,7 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,15 +62,20 @@ class ProcessGroup:
     def __init__(self, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> None:
         self.log_file = log
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=_clean_environment() | dict(env or {}),
-                start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - it takes no lock: one system call
+            self.process = (
+                _spawner()
+                .submit(
+                    subprocess.Popen,
+                    command,
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=_clean_environment() | dict(env or {}),
+                    start_new_session=True,
+                    preexec_fn=_end_with_parent,
+                )
+                .result()
             )
 
     @property
@@ -259,6 +266,12 @@ def _session_of(pid: int) -> int:
 def _clean_environment() -> dict[str, str]:
     """Ours without any setting of Labelmill's, so that nothing of the machine reaches a test."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LABELMILL_")}
+
+
+@cache
+def _spawner() -> ThreadPoolExecutor:
+    """One thread that starts every process and lives as long as we do: to the kernel, it is their parent."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 
 def _end_with_parent() -> None:
