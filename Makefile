@@ -22,7 +22,8 @@ model: setup     ## make the default model (once; it stays in the user's cache f
 	@$(BIN)/labelmill-worker prepare efficientnet-lite0
 
 demo: model      ## classify examples/photos with a real model through Redis and Celery
-	$(BIN)/labelmill classify examples/photos --table --output build/demo/results.jsonl
+	env -u LABELMILL_BROKER_URL -u LABELMILL_MODEL \
+	    $(BIN)/labelmill classify examples/photos --table --output build/demo/results.jsonl
 
 web: model       ## serve over HTTP, with a page, on http://127.0.0.1:8000; Ctrl-C ends it
 	$(BIN)/labelmill gateway --open

@@ -17,8 +17,10 @@ from jobs.errors import UsageError
 __all__ = [
     "DEFAULT_BROKER_URL",
     "DEFAULT_MODEL",
+    "MODEL_SUFFIXES",
     "Settings",
     "mask_url",
+    "parse_broker",
     "parse_bytes",
     "parse_count",
     "parse_names",
@@ -32,6 +34,9 @@ DEFAULT_MODEL = "efficientnet-lite0"
 #: What a broker's URL begins with, in Celery's words.
 BROKERS = ("redis://", "rediss://", "redis+socket://", "sentinel://", "amqp://", "amqps://")
 
+#: What ends the name of a model file.
+MODEL_SUFFIXES = frozenset((".onnx", ".pt", ".pt2"))
+
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -39,13 +44,20 @@ def _text(value: str) -> str:
     return value
 
 
-def _broker(value: str) -> str:
+def parse_broker(value: str) -> str:
+    """A broker's URL."""
     if not value.startswith(BROKERS):
         raise ValueError(f"must begin with one of {', '.join(BROKERS)}")
     return value
 
 
 def _roots(value: str) -> tuple[Path, ...]:
+    if value.startswith("@"):
+        try:
+            listed = Path(value[1:]).read_bytes()
+        except OSError as exc:
+            raise ValueError(f"the list of folders cannot be read: {exc.strerror}") from None
+        return tuple(Path(os.fsdecode(line)).absolute() for line in listed.splitlines() if line)
     return tuple(Path(part).absolute() for part in value.split(":") if part)
 
 
@@ -119,14 +131,16 @@ class Settings:
     """What an operator can set. Times in seconds, sizes in bytes."""
 
     broker_url: str = setting(
-        DEFAULT_BROKER_URL, _broker, "where tickets go: redis://, redis+socket://, sentinel:// or amqp://"
+        DEFAULT_BROKER_URL, parse_broker, "where tickets go: redis://, redis+socket://, sentinel:// or amqp://"
     )
     ledger_url: str = setting("", _text, "the Redis of the ledger; empty: the broker's")
     sentinel_master: str = setting("mymaster", _text, "group of the Redis behind sentinel:// URLs")
     key_prefix: str = setting("lm:", _text, "begins every key of the ledger")
     model: str = setting(DEFAULT_MODEL, _text, "model file or name; a worker serves several, comma-separated")
     model_dir: str = setting("", _text, "folder of model files by name; empty: the user's cache folder")
-    file_roots: tuple[Path, ...] = setting((), _roots, "folders that workers may read, colon-separated")
+    file_roots: tuple[Path, ...] = setting(
+        (), _roots, "folders that workers may read, colon-separated; or @FILE that lists one a line"
+    )
     url_hosts: tuple[str, ...] = setting((), parse_names, "hosts that workers may fetch from, comma-separated")
     max_bytes: int = setting(64 << 20, parse_bytes, "largest image file")
     max_pixels: int = setting(89_478_485, parse_count, "largest image, in pixels")
@@ -186,15 +200,15 @@ class Settings:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Model names or files that a worker serves."""
-        return parse_names(self.model)
+        """Model names or files that a worker serves; a file may have a comma in its name."""
+        return (self.model,) if Path(self.model).is_file() else parse_names(self.model)
 
     @property
     def model_name(self) -> str:
         """The name of the default model: a file's stem, a name as it is."""
         first = self.models[0]
         path = Path(first)
-        return path.stem if path.suffix or "/" in first else first
+        return path.stem if path.suffix in MODEL_SUFFIXES else path.name
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{f.name}={_shown(f.name, getattr(self, f.name))!r}" for f in fields(self))

@@ -24,7 +24,7 @@ from jobs.ledger import JobRequest, JobStatus, Ledger, connect, new_job_id
 from jobs.patience import Patience
 from jobs.reach import common_reach
 from jobs.registry import ModelInfo, Registry, WorkerInfo
-from jobs.settings import Settings, mask_url
+from jobs.settings import Settings, mask_url, parse_broker
 from jobs.webhooks import Herald, check_webhook
 from producer.events import Event, listen
 from producer.ids import check_ids
@@ -57,7 +57,10 @@ class Labelmill:
         say: Callable[[str], None] | None = None,
     ) -> None:
         settings = settings or Settings.from_env()
-        self.settings = replace(settings, broker_url=broker_url) if broker_url else settings
+        try:
+            self.settings = replace(settings, broker_url=parse_broker(broker_url)) if broker_url else settings
+        except ValueError as exc:
+            raise UsageError(mask_url(f"broker {broker_url!r}: {exc}")) from None
         client = connect(self.settings)
         self.ledger = Ledger(client, prefix=self.settings.key_prefix)
         self.registry = Registry(client, prefix=self.settings.key_prefix)

@@ -30,7 +30,7 @@ from celery.worker import state as worker_state
 from jobs import logs
 from jobs.backlog import BacklogWatch
 from jobs.errors import CrashedWorkerError, LabelmillError, ModelFileError, UsageError
-from jobs.lanes import served_by
+from jobs.lanes import interactive, served_by
 from jobs.ledger import connect
 from jobs.orphans import end_with_parent
 from jobs.settings import Settings
@@ -84,7 +84,9 @@ def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
     _set_up_logging(settings, name)
     setup_logging.connect(partial(_set_up_logging, settings, name), weak=False)
     if not chose_queues:
-        app.amqp.queues.select([lane for model in node.models for lane in served_by(model.name, model.digest)])
+        lanes = [lane for model in node.models for lane in served_by(model.name, model.digest)]
+        # Callers that name no model are routed by what LABELMILL_MODEL says: a renamed file is known by two names.
+        app.amqp.queues.select(list(dict.fromkeys([*lanes, interactive(settings.model_name)])))
     app.steps["worker"].add(AwaitModels)
     worker_process_init.connect(_set_up_process, weak=False)
     worker_shutting_down.connect(drain.asked, weak=False)

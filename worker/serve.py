@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR[:DIR...]",
         help="folders that may be read; none by default [LABELMILL_FILE_ROOTS]",
     )
-    parser.add_argument("--concurrency", type=int, metavar="N", help="processes (or threads); default: usable cores")
+    parser.add_argument(
+        "--concurrency", type=_processes, metavar="N", help="processes (or threads); default: usable cores"
+    )
     parser.add_argument("--pool", choices=("prefork", "solo", "threads"), default="prefork", help="default: prefork")
     parser.add_argument("--name", default=f"labelmill-{os.getpid()}@%h", help="Celery's node name; must be unique")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
@@ -43,3 +45,9 @@ def run(args: argparse.Namespace) -> int:
     argv = ["--quiet", "--app=tasks", "worker", f"--pool={args.pool}", f"--concurrency={concurrency}"]
     argv += [f"--hostname={args.name}", f"--loglevel={args.log_level}", "--without-gossip", "--without-mingle"]
     return int(celery.main(args=argv, prog_name="celery", standalone_mode=False) or 0)
+
+
+def _processes(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)

@@ -114,6 +114,11 @@ class Call:
     top_k: int = 5
     data: str | None = None
 
+    def is_sound(self) -> bool:
+        """Whether the arguments are of their types; a wrong one must not fail the calls beside it."""
+        texts = isinstance(self.image, str) and isinstance(self.model or "", str) and isinstance(self.data or "", str)
+        return texts and isinstance(self.top_k, int) and self.top_k > 0
+
 
 def answer_all(calls: Sequence[Call]) -> list[dict[str, Any]]:
     """A result line as a dict for each call, in order; a bad image is a failed line and raises nothing.
@@ -121,19 +126,24 @@ def answer_all(calls: Sequence[Call]) -> list[dict[str, Any]]:
     Raises :class:`~jobs.errors.ModelNotServedError` for a model that is not served here.
     """
     warm = current()
-    answers: dict[int, dict[str, Any]] = {}
-    for model in {call.model for call in calls}:
-        engine = warm.engine(model or warm.settings.model_name)
-        mine = [(position, call) for position, call in enumerate(calls) if call.model == model]
+    answers = {position: _refused(call) for position, call in enumerate(calls) if not call.is_sound()}
+    for model in {call.model for call in calls if call.is_sound()}:
+        engine = warm.engine(model) if model else warm.default_engine()
+        mine = [(position, call) for position, call in enumerate(calls) if call.is_sound() and call.model == model]
         found = _answer(warm, engine, [call for _, call in mine])
         answers |= {position: answer for (position, _), answer in zip(mine, found, strict=True)}
     return [answers[position] for position in range(len(calls))]
 
 
+def _refused(call: Call) -> dict[str, Any]:
+    error = InvalidItemError("image, model and data are text, and top_k is a whole number above 0")
+    return {"custom_id": str(call.image), "status": "failed", "error": error.as_dict()}
+
+
 def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str, Any]]:
     card, digest = engine.runtime.card, engine.runtime.digest
     items = [Item(call.image, str(position)) for position, call in enumerate(calls)]
-    widest = max(1, *(int(call.top_k) for call in calls))
+    widest = max(call.top_k for call in calls)
     done = engine.run(items, lambda ref: _bytes_of(warm, calls[int(ref)]), top_k=widest)
     warm.meter.chunk(card.name, "interactive", done)
     answers: list[dict[str, Any]] = []
@@ -142,7 +152,7 @@ def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str,
             error = {"code": outcome[0], "message": outcome[1]}
             answers.append({"custom_id": call.image, "status": "failed", "error": error})
             continue
-        labels = label_objects(outcome[: 2 * max(1, int(call.top_k))], card.labels)
+        labels = label_objects(outcome[: 2 * call.top_k], card.labels)
         model = {"name": card.name, "digest": digest}
         answers.append({"custom_id": call.image, "status": "succeeded", "labels": labels, "model": model})
     return answers

@@ -59,6 +59,10 @@ class Warm:
         except KeyError:
             raise ModelNotServedError(f"this worker serves {', '.join(self.engines)}, not {model!a}") from None
 
+    def default_engine(self) -> Engine:
+        """The engine of the first model, which single calls get that name none."""
+        return next(iter(self.engines.values()))
+
     def engine_of_lane(self, lane: str) -> Engine:
         """The engine of a lane's model."""
         return self.engine(lane.rpartition(".")[0].partition("@")[0])

@@ -5,6 +5,7 @@ With a broker named it uses that Redis and the workers that serve it; without, a
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import io
 import os
@@ -18,8 +19,9 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.errors import UsageError
-from jobs.settings import DEFAULT_MODEL, Settings
+from jobs.settings import DEFAULT_MODEL, MODEL_SUFFIXES, Settings
 from producer.client import Job, Labelmill
+from producer.commands.options import positive
 from producer.embedded import Embedded
 from producer.ids import NoImagesError, check_ids
 from producer.outputs import FORMATS, Writer, format_of, open_target, open_writer
@@ -45,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names", nargs="+", metavar="SOURCE", help="folders (recursive) and files; and whatever else submit takes"
     )
     parser.add_argument("--model", metavar="NAME_OR_FILE", help=f"[LABELMILL_MODEL] default: {DEFAULT_MODEL}")
-    parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels for each image; default: 5")
+    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="labels for each image; default: 5")
     parser.add_argument("--format", choices=("table", *FORMATS), help="default: the suffix of --output, else table")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="default: stdout; a file appears when it is complete"
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--broker", metavar="URL", help="a Redis with workers [LABELMILL_BROKER_URL]; default: embedded"
     )
-    parser.add_argument("--concurrency", type=_positive, metavar="N", help="processes of the embedded worker")
+    parser.add_argument("--concurrency", type=positive, metavar="N", help="processes of the embedded worker")
     parser.add_argument("--table", action="store_true", help="print the table as well as writing --output")
     parser.add_argument("--strict", action="store_true", help=f"exit with {EXIT_FAILED_ITEMS} when an item failed")
 
@@ -70,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
     format = args.format or (args.output and format_of(args.output)) or "table"
     if format == "parquet" and args.output is None and sys.stdout.isatty():
         raise UsageError("Parquet is binary: name a file with --output")
-    with _outputs(args, format) as writers, _service(args, watch) as (client, model):
+    with _outputs(args, format) as writers, _service(args, watch) as (client, model, pair):
         reach.readable = client.readable(model)
-        counts = _classify(client.open(model, top_k=args.top_k), source, writers, watch)
+        counts = _classify(client.open(model, top_k=args.top_k), source, writers, watch, pair)
     _summary(watch, counts, args.output)
     return EXIT_FAILED_ITEMS if args.strict and counts["failed"] else 0
 
@@ -101,18 +103,20 @@ def _console(file: io.TextIOWrapper | None) -> Console:
 
 
 @contextmanager
-def _service(args: argparse.Namespace, watch: Watch) -> Iterator[tuple[Labelmill, str]]:
-    """A client and the name of the model that workers serve for it."""
+def _service(args: argparse.Namespace, watch: Watch) -> Iterator[tuple[Labelmill, str, Embedded | None]]:
+    """A client, the name of the model that workers serve for it, and the pair where it is our own."""
     settings = Settings.from_env()
     named = args.model or settings.model
     if args.broker or os.environ.get("LABELMILL_BROKER_URL"):
         client = Labelmill(args.broker, settings=settings, say=watch.note)
+        if "/" in named or Path(named).suffix in MODEL_SUFFIXES:
+            raise UsageError(f"with a broker, --model is a name that its workers serve, and no file: {named}")
         client.served(named)
-        yield client, named
+        yield client, named, None
         return
     with Embedded(settings, model=named, file_roots=_roots(args.names), concurrency=args.concurrency) as pair:
         model = pair.wait_ready()
-        yield Labelmill(settings=pair.settings, say=watch.note), model.name
+        yield Labelmill(settings=pair.settings, say=watch.note), model.name, pair
 
 
 def _roots(names: list[str]) -> list[Path]:
@@ -130,43 +134,66 @@ class _Reach:
         return self.readable(ref)
 
 
-def _classify(job: Job, source: Source, writers: list[Writer], watch: Watch) -> Counter[str]:
+def _classify(job: Job, source: Source, writers: list[Writer], watch: Watch, pair: Embedded | None) -> Counter[str]:
     """Submit in a thread of its own and write results as they come; cancels the job when it is interrupted."""
-    failures: list[BaseException] = []
-
-    def send() -> None:
-        try:
-            job.sender().send(source, checked=True)
-        except BaseException as exc:  # noqa: BLE001 - raised again in the main thread
-            failures.append(exc)
-
-    sender = threading.Thread(target=send, name="sender", daemon=True)
+    beside = _Beside()
     counts: Counter[str] = Counter()
     with watch, job.client.sweeping():
-        sender.start()
+        sender = beside.run(lambda: job.sender().send(source, checked=True))
+        if pair:
+            beside.run(lambda: beside.watch_over(pair))
         try:
             for _, results in job.pages(wait_s=POLL_S):
                 counts.update(result.status for result in results)
                 for writer in writers:
                     writer.write(results)
                 watch.update(job.status())
-                if failures:
-                    raise failures[0]
+            sender.join()
         except BaseException:
-            job.cancel()
+            if pair is None:  # else the job goes with its Redis
+                job.cancel()
+            beside.raise_failure()
             raise
-        sender.join()
+        finally:
+            beside.done.set()
+        beside.raise_failure()
         watch.update(job.status(), last=True)
     return counts
+
+
+class _Beside:
+    """What runs in threads beside the main one. A failure of theirs interrupts it, wherever it waits."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self._failures: list[BaseException] = []
+
+    def run(self, work: Callable[[], object]) -> threading.Thread:
+        """Run it in a thread of its own."""
+
+        def attempt() -> None:
+            try:
+                work()
+            except BaseException as exc:  # noqa: BLE001 - raised again in the main thread
+                self._failures.append(exc)
+                if not self.done.is_set():
+                    _thread.interrupt_main()
+
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        return thread
+
+    def watch_over(self, pair: Embedded) -> None:
+        """Raises :class:`~jobs.errors.ServiceError` when one of the pair ends before we are done."""
+        while not self.done.wait(POLL_S):
+            pair.check()
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong in a thread, if anything did."""
+        if self._failures:
+            raise self._failures[0]
 
 
 def _summary(watch: Watch, counts: Counter[str], output: Path | None) -> None:
     parts = [f"{counts.total()} images", *(f"{n} {status}" for status, n in sorted(counts.items()))]
     watch.note(", ".join(parts) + (f", written to {output}" if output else ""))
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number

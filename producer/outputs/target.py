@@ -35,6 +35,12 @@ def open_target(target: Path | str | None) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _open_file(path: Path) -> Iterator[IO[bytes]]:
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file():  # a device or a pipe is written to, and not replaced
+        with path.open("wb") as stream:
+            yield stream
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

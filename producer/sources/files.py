@@ -90,7 +90,11 @@ def _matching(root: _Root, pattern: Pattern) -> Iterator[Item]:
 def _walk(
     name: str, folder: str, wanted: Callable[[os.DirEntry[str]], bool], depth: int | None = None
 ) -> Iterator[Item]:
-    with os.scandir(folder) as scan:
+    try:
+        scan = os.scandir(folder)
+    except OSError as exc:
+        raise SourceError(f"cannot list {name or folder}: {exc.strerror}") from None
+    with scan:
         entries = list(islice(scan, SORT_LIMIT))
         few = len(entries) < SORT_LIMIT
         if few:

@@ -55,14 +55,23 @@ def classify(*args: str | Path, env: dict[str, str]) -> subprocess.CompletedProc
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
+def pids_of(what: str, env: dict[str, str]) -> list[int]:
+    return [pid for pid, line in _started(env).items() if what in line]
+
+
 def started_by(env: dict[str, str]) -> list[str]:
-    """Command lines of living processes that were started with this environment's temporary folder."""
-    found = []
+    """Command lines of living processes that were started with this environment's temporary folder, or in it."""
+    return list(_started(env).values())
+
+
+def _started(env: dict[str, str]) -> dict[int, str]:
+    found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and folder.name != str(os.getpid()):
             try:
                 if f"TMPDIR={env['TMPDIR']}".encode() in (folder / "environ").read_bytes():
-                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(folder.name)] = line
             except OSError:
                 continue  # it ended meanwhile
     return found
@@ -112,7 +121,9 @@ def test_strict_says_by_its_exit_code_that_an_item_failed(pictures: Path, env: d
         (["pictures", "--model", "nosuch"], 12, "no model 'nosuch'"),
         (["pictures", "--model", "broken.onnx"], 13, "broken.onnx"),
         (["pictures", "--broker", "redis://127.0.0.1:1/0"], 5, "is it running?"),
-        (["pictures", "--broker", "nonsense://x"], 2, "LABELMILL_LEDGER_URL"),
+        (["pictures", "--broker", "nonsense://x"], 2, "must begin with"),
+        (["pictures", "--model", "noop", "--output", "empty"], 2, "it is a folder"),
+        (["pictures", "--broker", "redis://127.0.0.1:1/0", "--model", "./m.onnx"], 5, "is it running?"),
         (["pictures", "--model", "noop", "--output", "pictures/first.jpg/x"], 2, "cannot write"),
         (["pictures", "--top-k", "0"], 2, "--top-k"),
         (["pictures", "--model", "noop", "--format", "table", "--nonsense"], 2, "--nonsense"),
@@ -162,6 +173,62 @@ def endless(tmp_path: Path) -> Path:
     for i in range(1, 20_000):
         os.link(folder / "0.jpg", folder / f"{i}.jpg")
     return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whatever_ends_it_at_its_start_nothing_stays(
+    number: signal.Signals, pictures: Path, env: dict[str, str]
+) -> None:
+    command = [*COMMAND, str(pictures), "--model", "efficientnet-lite0"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        eventually(lambda: any("worker serve" in line for line in started_by(env)), LIMIT_S, what="the worker starts")
+        process.send_signal(number)
+        assert process.wait(LIMIT_S) == 130
+    eventually(lambda: nothing_is_left(env), LIMIT_S, what="nothing is left")
+
+
+def test_an_embedded_worker_that_dies_ends_the_command_with_a_reason(endless: Path, env: dict[str, str]) -> None:
+    log = endless.parent / "stderr"
+    command = [*COMMAND, str(endless), "--model", "efficientnet-lite0", "--format", "jsonl"]
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=stderr) as process,
+    ):
+        eventually(lambda: re.search(r"[1-9]\d*/\d+", log.read_text()), LIMIT_S, what="some images are done")
+        for pid in pids_of("worker serve", env):
+            os.kill(pid, signal.SIGKILL)
+        assert process.wait(LIMIT_S) == 70
+    assert log.read_text().splitlines()[-1].startswith("labelmill: the embedded worker has ended")
+    eventually(lambda: nothing_is_left(env), LIMIT_S, what="nothing is left")
+
+
+def test_thousands_of_named_files_and_names_with_a_colon_are_read(pictures: Path, env: dict[str, str]) -> None:
+    folder = pictures.parent / "a:b"
+    folder.mkdir()
+    names = [folder / f"{'long' * 20}-{i}.jpg" for i in range(1500)]
+    for name in names:
+        os.link(pictures / "first.jpg", name)
+    done = classify(*names, "--model", "cifar10-cnn", "--format", "csv", "--strict", env=env)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1501
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(pictures: Path, env: dict[str, str], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    assert classify(pictures, "--model", "noop", "--format", "jsonl", "--output", pipe, env=env).returncode == 0
+    assert len(reader.communicate(timeout=LIMIT_S)[0].splitlines()) == 11
+    assert pipe.is_fifo()
+
+
+def test_a_full_disk_is_one_line(pictures: Path, env: dict[str, str]) -> None:
+    command = [*COMMAND, str(pictures), "--model", "noop", "--format", "jsonl"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 74
+    assert "Traceback" not in done.stderr
+    assert "No space left" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
