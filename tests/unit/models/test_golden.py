@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import tiny_card, tiny_network
 from plain import with_changed_weights
+from tiny import tiny_card, tiny_network
 
 from jobs.errors import GoldenSampleError, ModelCardError
 from worker.export.classifier import as_classifier
