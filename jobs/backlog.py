@@ -169,11 +169,16 @@ class BacklogWatch:
         return bool(self.redis.set(f"{self.prefix}backlog_turn", b"1", nx=True, px=int(LOOK_S * 900)))
 
     def _loop(self) -> None:
+        failed = False
         while not self._stop.wait(LOOK_S):
             try:
                 if self._my_turn():
                     self.look()
+                if failed:
+                    VOICE.back()
+                failed = False
             except GONE as exc:
+                failed = True
                 VOICE.gone(exc)
 
 

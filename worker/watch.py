@@ -44,11 +44,14 @@ class Hearing:
         self._since: float | None = None
         self._taken = -1
 
-    def look(self, *, busy: bool, taken: int, waiting: Callable[[], bool], now: float) -> float:
-        """Seconds of deafness so far. ``taken`` counts the messages ever taken; ``waiting`` is asked only if idle."""
+    def look(self, *, busy: bool, taken: int, waiting: Callable[[], bool], now: float) -> float | None:
+        """Seconds of deafness so far; None where it hears.
+
+        ``taken`` counts the messages ever taken; ``waiting`` is asked only where that does not say enough.
+        """
         if busy or taken != self._taken or not waiting():
             self._since, self._taken = None, taken
-            return 0.0
+            return None
         if self._since is None:
             self._since = now
         return now - self._since
@@ -132,10 +135,12 @@ class Watch:
             waiting=self._does_anything_wait,
             now=time.monotonic(),
         )
-        if deaf_for < self._longest_silence():
-            if deaf_for == 0.0 and self.node.state is State.DEAF:
+        if deaf_for is None:
+            if self.node.state is State.DEAF:
                 log.warning("it hears again")
                 self.node.enter(State.READY)
+        elif deaf_for < self._longest_silence():
+            return
         elif self.node.state is State.READY:
             log.warning("DEAF: idle for %.0f s while tickets wait: connecting anew", deaf_for)
             self.node.enter(State.DEAF)

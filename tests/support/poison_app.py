@@ -13,7 +13,7 @@ decoding it does:
     SLEEP 0.5     take so many seconds
     MODEL         be decoded, and make the model raise on its batch
 
-All others are good, and take ``POISON_ITEM_S`` seconds each.
+All others are good, and take ``POISON_ITEM_S`` seconds each. Loading the model takes ``POISON_SETUP_S``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import time
 from typing import Any
 
 import numpy as np
+from billiard.process import current_process
 
 import worker.decode
 from jobs.errors import ModelRunError
@@ -35,9 +36,11 @@ from worker.models.runtime import Images, Scores
 __all__ = ["app"]
 
 ITEM_S = float(os.environ.get("POISON_ITEM_S", "0"))
+SETUP_S = float(os.environ.get("POISON_SETUP_S", "0"))
 BLACK, RED = 0, 255
 
 _kept: list[bytearray] = []
+_init = NoopRuntime.__init__
 _predict = NoopRuntime.predict
 
 
@@ -62,6 +65,12 @@ def _decode(data: bytes, preprocessing: Any, limits: Any = None, **_: Any) -> Im
     return np.full((*preprocessing.size, 3), RED if kind == b"MODEL" else BLACK, np.uint8)
 
 
+def _slow_init(self: NoopRuntime, labels: int = 10) -> None:
+    if current_process().name != "MainProcess":  # there it is only asked for its card
+        time.sleep(SETUP_S)
+    _init(self, labels)
+
+
 def _raising_predict(self: NoopRuntime, images: Images) -> Scores:
     if (images == RED).any():
         raise ModelRunError("the model cannot do this one")
@@ -71,4 +80,5 @@ def _raising_predict(self: NoopRuntime, images: Images) -> Scores:
 # Before the processes of the pool import worker.warm, which takes both from where they are.
 worker.decode.decode = _decode
 NoopRuntime.decodes = True
+NoopRuntime.__init__ = _slow_init  # type: ignore[method-assign]
 NoopRuntime.predict = _raising_predict  # type: ignore[method-assign]

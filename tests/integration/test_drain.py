@@ -1,0 +1,72 @@
+"""The end of a worker: SIGTERM, a second one, and a worker that does not end by itself."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.images import POISON_APP, assert_books, ends_of, submit, write_images
+from tests.support.servers import RedisServer, eventually, worker_process
+from worker.drain import EXIT_HARD, KILL_S
+
+DRAIN_S = 1.0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_sigterm_finishes_what_is_held_and_takes_no_more(redis: RedisServer, tmp_path: Path, pool: str) -> None:
+    names = write_images(tmp_path, 60)
+    env = {"POISON_ITEM_S": "0.05"}
+    with worker_process(redis, app=POISON_APP, pool=pool, file_roots=[tmp_path], env=env) as worker:
+        job = submit(redis, tmp_path, chunk_size=4)
+        eventually(lambda: job.status().done)
+        worker.terminate()
+        assert worker.wait() == 0
+        assert worker.pids() == []
+    left = job.status()
+    assert left.request_counts["leased"] == 0
+    assert left.request_counts["queued"] > 0
+    with worker_process(redis, file_roots=[tmp_path]):
+        assert ends_of(job) == dict.fromkeys(names, "succeeded")
+    status = assert_books(job)
+    assert (status.claims, status.recovered, status.late_finishes) == (status.chunks, 0, 0)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_what_does_not_drain_in_time_is_given_back_unharmed(redis: RedisServer, tmp_path: Path, pool: str) -> None:
+    write_images(tmp_path, 2, {0: "SLEEP 600"})
+    env = {"LABELMILL_DRAIN_TIMEOUT_S": str(DRAIN_S)}
+    with worker_process(redis, app=POISON_APP, pool=pool, file_roots=[tmp_path], env=env) as worker:
+        job = submit(redis, tmp_path, chunk_size=2)
+        eventually(lambda: job.status().request_counts["leased"])
+        worker.terminate()
+        assert worker.wait(DRAIN_S + 3 * KILL_S) == EXIT_HARD
+        assert worker.pids() == []
+        assert redis.registry.workers() == []
+    status = job.status()
+    assert (status.request_counts["queued"], status.request_counts["leased"], status.recovered) == (2, 0, 0)
+
+
+def test_a_second_sigterm_is_hard_and_loses_nothing(redis: RedisServer, tmp_path: Path) -> None:
+    names = write_images(tmp_path, 2, {0: "SLEEP 600"})
+    with worker_process(redis, app=POISON_APP, file_roots=[tmp_path]) as worker:
+        job = submit(redis, tmp_path, chunk_size=2)
+        eventually(lambda: job.status().request_counts["leased"])
+        worker.terminate()
+        eventually(lambda: worker.state() == "DRAINING")
+        worker.terminate()
+        assert worker.wait() == EXIT_HARD
+    (tmp_path / "0000.jpg").write_text("GOOD\n")
+    with worker_process(redis, file_roots=[tmp_path]):
+        assert ends_of(job) == dict.fromkeys(names, "succeeded")
+    assert assert_books(job).recovered == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_still_loads_its_model_ends_at_once(redis: RedisServer, number: signal.Signals) -> None:
+    with worker_process(redis, app=POISON_APP, env={"POISON_SETUP_S": "600"}, wait=False) as worker:
+        eventually(lambda: len(worker.pids()) > 2, what="the pool's processes are there")
+        worker.process.send_signal(number)
+        assert worker.wait() == 0
+        assert worker.pids() == []
