@@ -1,0 +1,101 @@
+"""A Redis that is killed and comes back: everybody waits, says so once, and goes on; what was acknowledged is there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.ledger import JobRequest
+from jobs.patience import VOICE, Patience
+from producer.client import Labelmill
+from producer.sources import Files
+from tests.support.books import chunk_of
+from tests.support.images import POISON_APP, assert_books, ends_of, submit, write_images
+from tests.support.servers import RedisServer, eventually, worker_process
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_killed_redis_costs_nothing_but_its_absence(redis_aof: RedisServer, tmp_path: Path, pool: str) -> None:
+    names = write_images(tmp_path, 200)
+    env = {"POISON_ITEM_S": "0.01"}
+    with worker_process(redis_aof, app=POISON_APP, pool=pool, file_roots=[tmp_path], env=env) as worker:
+        job = submit(redis_aof, tmp_path, chunk_size=8)
+        eventually(lambda: job.status().done)
+        redis_aof.kill9()
+        eventually(lambda: "waiting for it" in worker.log(), what="the worker says that Redis is gone")
+        redis_aof.start()
+        assert ends_of(job) == dict.fromkeys(names, "succeeded")
+        assert_books(job)
+        again = submit(redis_aof, tmp_path, chunk_size=8, job_id="again")
+        assert ends_of(again) == dict.fromkeys(names, "succeeded")
+        processes = len(worker.pids())
+        assert 1 <= worker.log().count("waiting for it") <= processes
+        assert worker.log().count("Cannot connect") == 0
+
+
+def test_every_acknowledged_chunk_outlives_a_kill(redis_aof: RedisServer) -> None:
+    ledger = redis_aof.ledger
+    ledger.create("job", JobRequest("noop"))
+    for number in range(50):
+        ledger.submit("job", number, chunk_of([f"item-{number}"]))
+    redis_aof.kill9()
+    redis_aof.start()
+    assert redis_aof.ledger.status("job").request_counts["queued"] == 50
+    assert redis_aof.ledger.audit("job").problems == ()
+
+
+def test_a_producer_waits_in_the_middle_of_sending_and_says_so_once(redis_aof: RedisServer, tmp_path: Path) -> None:
+    names = write_images(tmp_path, 300)
+    said: list[str] = []
+    client = Labelmill(settings=redis_aof.settings, say=said.append)
+    job = client.open("noop")
+    sender = threading.Thread(target=lambda: job.send(Files([tmp_path]), chunk_size=1))
+    sender.start()
+    eventually(lambda: job.status().chunks > 20)
+    redis_aof.kill9()
+    eventually(lambda: said)
+    redis_aof.start()
+    sender.join()
+    assert job.status().request_counts["total"] == len(names)
+    assert [line.split(":")[0].split(" after")[0] for line in said] == [
+        "Redis does not answer (ConnectionError)",
+        "Redis is back",
+    ]
+    with worker_process(redis_aof, file_roots=[tmp_path]):
+        assert ends_of(job) == dict.fromkeys(names, "succeeded")
+    assert_books(job)
+
+
+def test_a_worker_starts_before_its_redis_does(redis_aof: RedisServer, tmp_path: Path) -> None:
+    names = write_images(tmp_path, 10)
+    redis_aof.kill9()
+    with worker_process(redis_aof, file_roots=[tmp_path], wait=False) as worker:
+        eventually(lambda: "waiting for it" in worker.log())
+        redis_aof.start()
+        assert ends_of(submit(redis_aof, tmp_path, chunk_size=4)) == dict.fromkeys(names, "succeeded")
+
+
+def test_a_full_redis_is_waited_for(redis: RedisServer) -> None:
+    ledger = redis.ledger
+    said: list[str] = []
+    ledger.create("job", JobRequest("noop"))
+    redis.client.config_set("maxmemory", 1)
+
+    def make_room(text: str) -> None:
+        said.append(text)
+        redis.client.config_set("maxmemory", 0)
+
+    Patience(say=make_room)(lambda: ledger.submit("job", 0, chunk_of(["a"])))
+    assert "maxmemory" in said[0]
+    assert ledger.status("job").request_counts["queued"] == 1
+
+
+@pytest.fixture(autouse=True)
+def own_voice() -> Iterator[None]:
+    """What one test made the voice of this process is not the next one's."""
+    before = VOICE.say
+    yield
+    VOICE.say = before
