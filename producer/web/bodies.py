@@ -51,10 +51,13 @@ class Bodies:
         with self._receiving():
             return request.stream.read()
 
-    def json(self) -> Any:
-        """The JSON body. Raises :class:`Problem` where it is none or too large."""
+    def json(self, *, default: Any = None) -> Any:
+        """The JSON body; ``default``, where there is one, for an empty body. Raises :class:`Problem`."""
+        data = self.raw(self._settings.web_max_json)
+        if not data and default is not None:
+            return default
         try:
-            return orjson.loads(self.raw(self._settings.web_max_json))
+            return orjson.loads(data)
         except orjson.JSONDecodeError as exc:
             raise Problem(400, "bad_json", f"the body is not JSON: {exc}") from None
 

@@ -201,7 +201,7 @@ def _page(service: Service, after: str | None, limit: int) -> dict[str, Any]:
 
 def _code(bodies: Bodies) -> str | None:
     """The error code to retry; None for all."""
-    body = bodies.json() if request.content_length else {}
+    body = bodies.json(default={})
     code = body.get("code") if isinstance(body, dict) and set(body) <= {"code"} else 0
     if code is not None and not isinstance(code, str):
         raise Problem(422, "bad_request", 'the body must be {"code": "..."}, or empty')

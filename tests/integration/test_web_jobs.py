@@ -277,6 +277,15 @@ def test_a_job_is_deleted_when_it_has_ended_or_by_force(paused: tuple[GatewayPro
     assert web.request("DELETE", f"/v1/jobs/{job}").status_code == 404
 
 
+def test_what_to_retry_is_read_also_from_a_body_whose_size_is_not_said(web: GatewayProcess) -> None:
+    job = submit(web)["id"]
+    ended(web, job)
+    retry = f"/v1/jobs/{job}/retry"
+    assert web.post(retry).json()["retried"] == 0
+    assert web.post(retry, data=iter([b'{"code": "corrupt_image"}'])).status_code == 200
+    assert web.post(retry, data=iter([b'{"codes": "corrupt_image"}'])).status_code == 422
+
+
 @pytest.mark.parametrize("path", ["", "/results", "/errors", "/events"])
 def test_a_job_that_is_not_there_is_not_found(web: GatewayProcess, path: str) -> None:
     for job in ("job-0000000000000000", "..%2f..%2fetc%2fpasswd", "%00", "a" * 300):
