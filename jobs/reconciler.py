@@ -51,6 +51,10 @@ class Reconciler:
         recovered, queued = self.ledger.sweep()
         if recovered:
             log.warning("took back %d chunks of silent workers", recovered)
+        for lane in (lane for lane, n in queued.items() if n == 0):
+            self.bell.clear(
+                lane
+            )  # of a job that was cancelled or expired; a chunk that came just now is missed, and rung
         missing = {lane: n - self.bell.waiting(lane) for lane, n in queued.items() if n}
         rung = 0
         for lane, now in missing.items():

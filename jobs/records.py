@@ -61,6 +61,8 @@ class JobStatus:
     webhook: str = ""
     webhook_state: str = ""
     webhook_attempts: int = 0
+    #: True when its producer has said that no more images come; a job can also be closed by cancel or expiry.
+    complete: bool = False
 
     @property
     def ended(self) -> bool:
@@ -103,6 +105,7 @@ class JobStatus:
             webhook=text.get("webhook", ""),
             webhook_state=text.get("webhook_state", ""),
             webhook_attempts=number("webhook_attempts"),
+            complete=number("complete") == 1,
         )
 
 

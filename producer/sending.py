@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jobs.errors import LabelmillError
+from jobs.errors import JobError, LabelmillError
 from jobs.items import Item, encode_chunk
 from jobs.ledger import JobStatus, MissingBlobError, TakenError
 from producer.ids import check_ids, missing, sent_ids
@@ -114,6 +114,7 @@ class Sender:
         while True:
             lock = self._await_turn()
             if lock is None:
+                self._refuse_incomplete()
                 return self.sent
             with lock.held():
                 try:
@@ -132,6 +133,17 @@ class Sender:
             self._pause("another producer sends this job")
         self.waiting = ""
         return None
+
+    def _refuse_incomplete(self) -> None:
+        """A job that was closed before all its images were sent must not look as if they were there."""
+        status = self._status()
+        if not status.complete:
+            how = (
+                "was cancelled" if status.request_counts["cancelled"] or status.state == "cancelling" else "has expired"
+            )
+            raise JobError(
+                f"job {self.job_id} {how} before all its images were sent: use another id, or delete it first"
+            )
 
     def _send_rest(self, source: Source) -> None:
         writer = secrets.token_hex(8)

@@ -4,6 +4,6 @@ local f = redis.call('HMGET', job_key(job), 'state', 'writer')
 if not f[1] then return redis.error_reply('NOJOB there is no such job') end
 if (f[2] or '') ~= ARGV[2] then return redis.error_reply('TAKEN another producer sends this job now') end
 even_when_full()
-redis.call('HSET', job_key(job), 'sealed', '1')
+redis.call('HSET', job_key(job), 'sealed', '1', 'complete', '1')
 end_if_done(job)
 return 1

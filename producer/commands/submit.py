@@ -85,7 +85,9 @@ def run(args: argparse.Namespace) -> int:
         strict=args.strict,
         on_bad=bad_lines,
     )
-    if not (args.job_id and client.is_sealed(args.job_id)):
+    if args.job_id and client.is_sealed(args.job_id):
+        watch.note(f"job {args.job_id} is there already: nothing is sent")
+    else:
         check_ids(source)
     job = _open(client, args, model, digest)
     if not args.json:

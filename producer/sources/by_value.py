@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import urllib.error
 import urllib.request
 from collections import deque
@@ -106,7 +107,10 @@ def read_bytes(ref: str, *, max_bytes: int) -> bytes:
 
 
 def _read_path(path: str, limit: int) -> bytes:
-    if os.path.getsize(path) >= limit:
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
+        raise InvalidItemError()
+    if about.st_size >= limit:
         raise TooLargeError()
     with open(path, "rb") as file:
         return file.read(limit)

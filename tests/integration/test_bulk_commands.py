@@ -276,6 +276,26 @@ def test_on_a_terminal_there_is_a_bar_and_in_a_pipe_there_are_lines(redis: Redis
     assert piped.stderr.splitlines()[-1].startswith("3/3, 0 failed")
 
 
+def test_every_command_is_at_home_on_a_terminal(redis: RedisServer, photos: Path, tmp_path: Path) -> None:
+    labelmill(redis, "submit", photos, "--model", "noop", "--job-id", "seen")
+    out = tmp_path / "out.csv"
+    for words, shown in (
+        (["jobs"], "seen"),
+        (["models"], "noop"),
+        (["workers"], "READY"),
+        (["status", "seen"], "ended"),
+        (["status", "seen", "--json"], '"state": "ended"'),
+        (["results", "seen"], '"custom_id":"a.jpg"'),
+        (["results", "seen", "--follow", "--output", out], "3 results written"),
+        (["audit", "seen"], "balanced"),
+        (["retry", "seen"], "nothing to run again"),
+        (["cancel", "seen"], "had ended"),
+        (["dead-letters", "list", "seen"], "custom_id"),
+        (["delete", "seen"], "deleted: seen"),
+    ):
+        assert shown in in_terminal(redis, *words), words
+
+
 def test_watch_ends_with_the_job_on_a_terminal_and_in_a_pipe(redis: RedisServer, photos: Path) -> None:
     labelmill(redis, "submit", photos, "--model", "noop", "--job-id", "seen")
     assert "ended" in in_terminal(redis, "status", "seen", "--watch")

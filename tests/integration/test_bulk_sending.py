@@ -11,6 +11,7 @@ import pytest
 from jobs.errors import JobError, SourceError
 from jobs.items import Item
 from jobs.ledger import JobRequest
+from jobs.reconciler import Reconciler
 from producer import lock
 from producer.client import Labelmill
 from producer.ids import sent_ids
@@ -239,3 +240,30 @@ def test_what_lives_on_after_its_job_was_given_up_is_bounded_in_time(client: Lab
         lambda: client.ledger.sweep() and client.ledger.redis.keys("lm:job:job-2*") in ([], [b"lm:job:job-2:producer"])
     )
     eventually(lambda: client.ledger.sweep() and client.ledger.jobs() == [])
+
+
+def test_a_job_that_was_closed_before_all_was_sent_is_not_taken_for_complete(job: Job) -> None:
+    with pytest.raises(ConnectionResetError):
+        job.send(Numbered(100, stop_at=50), chunk_size=10)
+    job.cancel()
+    with pytest.raises(JobError, match="was cancelled before all its images were sent"):
+        job.send(Numbered(100))
+    assert not job.status().complete
+
+
+def test_tickets_of_a_job_that_was_cancelled_do_not_stay_for_ever(job: Job, client: Labelmill) -> None:
+    job.send(Numbered(100), chunk_size=10)
+    assert client.bell.waiting("noop.bulk") == 10
+    reconciler = Reconciler(client.ledger, client.bell)
+    assert reconciler.sweep() == 0
+    assert client.bell.waiting("noop.bulk") == 10
+    job.cancel()
+    reconciler.sweep()
+    assert client.bell.waiting("noop.bulk") == 0
+
+
+def test_images_that_come_while_tickets_are_taken_away_are_rung_for(job: Job, client: Labelmill) -> None:
+    job.send(Numbered(100), chunk_size=10)
+    client.bell.clear("noop.bulk")
+    reconciler = Reconciler(client.ledger, client.bell)
+    assert (reconciler.sweep(), reconciler.sweep(), client.bell.waiting("noop.bulk")) == (0, 10, 10)
