@@ -75,20 +75,18 @@ class Sender:
         self._stop = threading.Event()
         self._known: OrderedDict[str, None] = OrderedDict()
         self._unweighed = 0
-        self._thread: threading.Thread | None = None
+        self._finished = threading.Event()
         self._failure: BaseException | None = None
 
     def start(self, source: Source, *, checked: bool = False) -> None:
         """Begin to :meth:`send` in a thread of its own."""
-        self._thread = threading.Thread(target=self._run, args=(source, checked), name="sender", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, args=(source, checked), name="sender", daemon=True).start()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for what :meth:`start` began; False while it goes on. Raises what ended it."""
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-            if self._thread.is_alive():
-                return False
+        # not Thread.join: one that a signal interrupts takes the thread for ended (bpo-45274)
+        if not self._finished.wait(timeout_s):
+            return False
         if self._failure is not None:
             raise self._failure
         return True
@@ -98,6 +96,8 @@ class Sender:
             self.send(source, checked=checked)
         except BaseException as exc:  # noqa: BLE001 - raised again by join
             self._failure = exc
+        finally:
+            self._finished.set()
 
     def stop(self) -> None:
         """End :meth:`send` with :class:`StoppedError` after the chunk it is at."""

@@ -1,11 +1,16 @@
-"""Celery's consumer, but for how it waits for a broker that is gone: it looks each second, and says so once.
+"""Celery's consumer, but for how it waits: for a broker that is gone, and for a thread that is done.
 
-Celery waits 2 s longer after each attempt, up to 30 s, and logs each of them: after a minute without Redis it would
-stand idle for another half.
+Celery waits 2 s longer for its broker after each attempt, up to 30 s, and logs each of them: after a minute without
+Redis it would stand idle for another half. Ours looks each second, and says so once.
+
+A worker that takes a message only when something is free for it (``worker_disable_prefetch``) must know when that is.
+A process of the pool tells it through a pipe; a thread tells nobody, and the event loop would look again when its next
+timer is due, a second later: see :func:`wake_after`.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import warnings
 from typing import Any
@@ -17,14 +22,44 @@ from celery.worker.state import maybe_shutdown
 from jobs.errors import BrokerUnavailableError
 from jobs.patience import VOICE
 
-__all__ = ["Consumer"]
+__all__ = ["Consumer", "wake_after"]
 
 # It asks for a setting to be changed, at each loss of the connection; celeryconfig.py says why it is as it is.
 warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery.worker.consumer")
 
 
+class _Bed:
+    """Where the event loop of this process sleeps: an eventfd that wakes it, -1 before there is one."""
+
+    fd = -1
+
+
+def wake_after(pool: Any) -> None:
+    """Let the event loop look whether it can take another message as soon as a thread of this pool is done with one."""
+    apply = pool.on_apply
+
+    def apply_and_wake(*args: Any, **kwargs: Any) -> Any:
+        result = apply(*args, **kwargs)
+        result.f.add_done_callback(_wake)
+        return result
+
+    pool.on_apply = apply_and_wake
+
+
+def _wake(_: Any) -> None:
+    if _Bed.fd >= 0:
+        os.eventfd_write(_Bed.fd, 1)
+
+
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """Takes messages from the broker."""
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """The event loop begins, or begins again after a connection was lost."""
+        super().register_with_event_loop(hub)
+        if _Bed.fd < 0:
+            _Bed.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        hub.add_reader(_Bed.fd, os.eventfd_read, _Bed.fd)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Wait until the broker answers, or until the worker is asked to end."""

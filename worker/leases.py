@@ -35,6 +35,7 @@ class LeaseKeeper:
         self.lease_s = lease_s
         self._note = note
         self._held: set[str] = set()
+        self._doubtful: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="lease-keeper", daemon=True)
@@ -67,8 +68,11 @@ class LeaseKeeper:
         with self._lock:
             tokens = list(self._held)
         lost = self.ledger.renew(tokens, lease_s=self.lease_s)
-        self.meter.leases(renewed=len(tokens) - len(lost), lost=len(lost))
-        for token in lost:
+        # One that was finished while we asked has no lease any more, and is held for a moment yet.
+        surely = [token for token in lost if token in self._doubtful]
+        self._doubtful = set(lost)
+        self.meter.leases(renewed=len(tokens) - len(lost), lost=len(surely))
+        for token in surely:
             log.warning("lost the lease of %s: its results will be dropped", token)
             with self._lock:
                 self._held.discard(token)

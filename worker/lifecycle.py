@@ -36,6 +36,7 @@ from jobs.orphans import end_with_parent
 from jobs.settings import Settings
 from jobs.tickets import Bell
 from worker import metrics
+from worker.consumer import wake_after
 from worker.drain import Drain
 from worker.health import Beacon
 from worker.health import folder as health_folder
@@ -132,6 +133,8 @@ class AwaitModels(bootsteps.StartStopStep):  # type: ignore[misc]
         processes = worker.concurrency if issubclass(worker.pool_cls, PreforkPool) else 1
         if worker.pool_cls.__module__.endswith(("thread", "gevent", "eventlet")):
             _set_up_process()
+        if worker.pool_cls.__module__.endswith("thread"):
+            wake_after(worker.pool)
         rates = self._await(mine, processes)
         _serve_metrics(mine, processes)
         mine.node.start(worker.hostname, processes, rates)

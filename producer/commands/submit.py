@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import suppress
 
+from jobs.errors import LabelmillError
 from jobs.settings import DEFAULT_MODEL
 from producer.client import Labelmill
 from producer.commands.display import errors_console, job_object, print_json
@@ -21,6 +23,8 @@ __all__ = ["EXIT_FAILED_ITEMS", "add_arguments", "run"]
 EXIT_FAILED_ITEMS = 4
 #: Seconds between two updates of the progress.
 POLL_S = 0.25
+#: Seconds that sending may take to stop when it is interrupted.
+STOP_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +138,9 @@ def _send(job: Job, sender: Sender, source: Source, watch: Watch, *, detach: boo
             _show(job, sender, watch, detach=detach)
         except BaseException:
             sender.stop()
+            # it ends between two chunks, and leaves the job to the next producer at once
+            with suppress(LabelmillError):
+                sender.join(STOP_S)
             watch.note(f"job {job.id} is left as it is: the same command with --job-id {job.id} goes on")
             raise
 

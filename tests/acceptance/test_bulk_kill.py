@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,3 +83,20 @@ def test_a_killed_producer_holds_up_the_next_one_for_seconds_only(redis: RedisSe
     status = client.job("killed").status()
     assert (status.sealed, status.request_counts["total"]) == (True, COUNT)
     assert "another producer sends this job" in log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_submit_that_is_interrupted_leaves_its_job_to_the_next_one_at_once(
+    number: signal.Signals, redis: RedisServer, tmp_path: Path
+) -> None:
+    manifest, log = write_manifest(tmp_path), tmp_path / "log"
+    command = ["submit", manifest, "--model", "noop", "--job-id", "killed", "--force", "--by", "reference"]
+    client = Labelmill(settings=redis.settings)
+    with spawned(redis, *command, log=log, LABELMILL_BACKLOG_LIMIT="1000") as process:
+        eventually(lambda: total(client) > 1000)
+        process.send_signal(number)
+        assert process.wait(30) == 130
+    assert log.read_text().splitlines()[-1] == "labelmill: interrupted"
+    assert "the same command with --job-id killed goes on" in log.read_text()
+    assert not client.ledger.redis.exists(client.ledger.key("killed", "producer"))
+    assert not client.job("killed").status().sealed
