@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := embedded,onnx,torch,export,parquet,s3,web,dev
+# Tests that run at once: they wait for processes more than they compute.
+JOBS   ?= 2
 
 .PHONY: help setup model demo web lint format test test-page test-slow test-brokers compose-test fuzz clean
 .DEFAULT_GOAL := help
@@ -38,7 +40,7 @@ format: setup    ## put the source into shape
 	$(BIN)/ruff format .
 
 test: model      ## every test that needs nothing but Python
-	$(BIN)/python -m pytest -m 'not slow and not debian and not browser'
+	$(BIN)/python -m pytest -m 'not slow and not debian and not browser' --numprocesses $(JOBS) --dist loadfile
 
 test-page: model ## the page in a real Chromium (Debian's packages chromium and chromium-driver)
 	$(BIN)/python -m pytest -m browser
