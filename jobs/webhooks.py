@@ -47,10 +47,17 @@ MAX_URL_CHARS = 2048
 
 def check_webhook(url: str) -> str:
     """The URL; raises :class:`UsageError` where it cannot be called."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or len(url) > MAX_URL_CHARS or not url.isprintable():
+    if len(url) > MAX_URL_CHARS or not url.isprintable() or not _is_http(url):
         raise UsageError(f"a webhook must be an http:// or https:// URL, not {url[:80]!a}")
     return url
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port that is none
+        return False
 
 
 def sign(secret: str, delivery: str, timestamp: int, body: bytes) -> str:

@@ -26,8 +26,13 @@ class Rate:
         self._marks: deque[tuple[float, int]] = deque()
 
     def update(self, done: int, now: float | None = None) -> float:
-        """Note how many are done by now; returns the rate in images/s, 0 where it is not known yet."""
+        """Note how many are done by now; returns the rate in images/s, 0 where it is not known yet.
+
+        What was done and is retried is to be done again: the count begins anew there.
+        """
         now = time.monotonic() if now is None else now
+        if self._marks and done < self._marks[-1][1]:
+            self._marks.clear()
         self._marks.append((now, done))
         while len(self._marks) > 2 and self._marks[1][0] <= now - WINDOW_S:
             self._marks.popleft()

@@ -23,14 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Delete them all; nothing, where one of them is not there or still runs."""
     client = connect(args)
-    jobs = [client.job(job) for job in args.jobs]
+    names = list(dict.fromkeys(args.jobs))
+    jobs = [client.job(name) for name in names]
     running = [job.id for job in jobs if not args.force and not job.status().ended]
     if running:
         raise JobError(f"job {running[0]} has not ended: cancel it first, or use --force; nothing was deleted")
     for job in jobs:
         job.delete(force=True)
     if args.json:
-        print_json({"deleted": args.jobs})
+        print_json({"deleted": names})
     else:
-        print(f"deleted: {', '.join(args.jobs)}")
+        print(f"deleted: {', '.join(names)}")
     return 0

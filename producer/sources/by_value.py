@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from http.client import HTTPException
 from itertools import islice
 from typing import Literal
 
-from jobs.errors import (
-    FetchTimeoutError,
-    ForbiddenError,
-    InvalidItemError,
-    ItemError,
-    NotFoundError,
-    TooLargeError,
-)
+from jobs.errors import ItemError
 from jobs.items import BROKEN, Item
 from producer.sources.chain import located
 from producer.sources.contract import Picture, Source, Upload, broken
-from producer.sources.openers import file_system, is_url, store_errors
+from producer.sources.openers import is_url
+from producer.sources.reading import read_bytes
 
-__all__ = ["By", "ByValue", "read_bytes"]
+__all__ = ["By", "ByValue"]
 
 By = Literal["auto", "reference", "value"]
 #: Images read at once, and read ahead of the one that is sent.
 READERS, READ_AHEAD = 8, 16
-#: Seconds that one read over the network may take.
-TIMEOUT_S = 30.0
 
 
 class ByValue:
@@ -83,43 +70,3 @@ class ByValue:
             return Upload(item.custom_id, read_bytes(item.ref, max_bytes=self._max_bytes), item.fields)
         except ItemError as exc:
             return broken(item.custom_id, exc, item.fields)
-
-
-def read_bytes(ref: str, *, max_bytes: int) -> bytes:
-    """The bytes of a path or a URL. Raises an :class:`ItemError` that says why not."""
-    try:
-        data = _read_url(ref, max_bytes + 1) if is_url(ref) else _read_path(ref, max_bytes + 1)
-    except urllib.error.HTTPError as exc:
-        raise (ForbiddenError if exc.code in (401, 403) else NotFoundError)() from exc
-    except (TimeoutError, urllib.error.URLError) as exc:
-        raise FetchTimeoutError() from exc
-    except FileNotFoundError as exc:
-        raise NotFoundError() from exc
-    except PermissionError as exc:
-        raise ForbiddenError() from exc
-    except HTTPException as exc:
-        raise FetchTimeoutError() from exc
-    except store_errors() as exc:
-        raise InvalidItemError() from exc
-    if len(data) > max_bytes:
-        raise TooLargeError()
-    return data
-
-
-def _read_path(path: str, limit: int) -> bytes:
-    about = os.stat(path)
-    if not stat.S_ISREG(about.st_mode):
-        raise InvalidItemError()
-    if about.st_size >= limit:
-        raise TooLargeError()
-    with open(path, "rb") as file:
-        return file.read(limit)
-
-
-def _read_url(url: str, limit: int) -> bytes:
-    if url.startswith(("http://", "https://")):
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-            data: bytes = answer.read(limit)
-            return data
-    fs, path = file_system(url)
-    return bytes(fs.cat_file(path, start=0, end=limit))

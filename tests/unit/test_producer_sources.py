@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from jobs.errors import SourceError, UsageError
 from jobs.items import Item
-from producer.sources import Archive, ByValue, Files, Manifest, Source, Upload, open_source
+from producer.sources import Archive, ByValue, Files, Manifest, Source, Upload, open_source, reading
 from producer.sources.chain import Pictures
 from producer.sources.manifest import MAX_FIELDS_BYTES, MAX_LINE_CHARS
 from producer.sources.patterns import Pattern
@@ -305,12 +306,16 @@ def test_an_image_that_cannot_be_read_here_is_an_item_that_fails(tmp_path: Path)
 
 @pytest.fixture
 def web_server() -> Iterator[Callable[[str], str]]:
-    """A real server: /ok.jpg, /missing.jpg, /forbidden.jpg."""
+    """A real server: /ok..., /cut.jpg ends too early, /twice.jpg is there the third time, /<status>.jpg."""
+    asked: Counter[str] = Counter()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status = {"/ok.jpg": 200, "/forbidden.jpg": 403}.get(self.path, 404)
-            self.send_response(status)
+            asked[self.path] += 1
+            busy = self.path == "/twice.jpg" and asked[self.path] < 3
+            number = self.path[1:4]
+            self.send_response(503 if busy else int(number) if number.isdigit() else 200)
+            self.send_header("Content-Length", "500" if self.path == "/cut.jpg" else "5")
             self.end_headers()
             self.wfile.write(b"bytes")
 
@@ -326,11 +331,35 @@ def web_server() -> Iterator[Callable[[str], str]]:
     thread.join()
 
 
-def test_urls_that_workers_may_not_fetch_are_fetched_here(web_server: Callable[[str], str]) -> None:
-    names = [web_server(path) for path in ("/ok.jpg", "/missing.jpg", "/forbidden.jpg")]
-    ok, missing, forbidden = open_source(names)
-    assert ok == Upload(names[0], b"bytes")
-    assert (missing, forbidden) == (Item(names[1], "error:not_found"), Item(names[2], "error:forbidden"))
+@pytest.mark.parametrize("name", ["/ok.jpg", "/ok a b.jpg", "/ok-ä.jpg?n=ü", "/ok%20c.jpg", "/twice.jpg"])
+def test_urls_that_workers_may_not_fetch_are_fetched_here(
+    name: str, web_server: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "FIRST_WAIT_S", 0.001)
+    assert list(open_source([web_server(name)])) == [Upload(web_server(name), b"bytes")]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("/404.jpg", "not_found"),
+        ("/410.jpg", "not_found"),
+        ("/403.jpg", "forbidden"),
+        ("/400.jpg", "invalid_item"),
+        ("/500.jpg", "fetch_failed"),
+        ("/cut.jpg", "fetch_failed"),
+    ],
+)
+def test_a_url_that_cannot_be_fetched_here_fails_as_at_a_worker(
+    name: str, code: str, web_server: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "FIRST_WAIT_S", 0.001)
+    assert list(open_source([web_server(name)])) == [Item(web_server(name), f"error:{code}")]
+
+
+@pytest.mark.parametrize("url", ["http://[half/a.jpg", "http://h:port/a.jpg", "http:///a.jpg"])
+def test_what_is_no_url_is_an_item_that_fails(url: str) -> None:
+    assert list(open_source([url])) == [Item(url, "error:invalid_item")]
 
 
 def test_images_of_a_program_that_come_once_can_be_gone_through_again() -> None:

@@ -158,7 +158,19 @@ def test_a_job_that_ends_again_is_told_again_under_another_id(ledger: Ledger, li
     assert len({headers["webhook-id"] for headers, _ in listener.heard}) == 2
 
 
-@pytest.mark.parametrize("url", ["ftp://h/x", "h/x", "http://", "http://h/\n", "https://h/" + "x" * 3000])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://h/x",
+        "h/x",
+        "http://",
+        "http://h/\n",
+        "https://h/" + "x" * 3000,
+        "http://[::1",
+        "http://h:x",
+        "http://h:99999",
+    ],
+)
 def test_what_cannot_be_called_is_refused_at_submit(url: str) -> None:
     with pytest.raises(UsageError, match="webhook must be"):
         check_webhook(url)

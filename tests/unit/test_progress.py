@@ -40,6 +40,13 @@ def test_the_rate_is_of_the_last_seconds_and_not_since_the_start() -> None:
     assert slow[int(WINDOW_S) + 1] == 10.0
 
 
+def test_a_retry_makes_no_rate_below_nothing() -> None:
+    rate = Rate()
+    rate.update(1000, now=0.0)
+    assert rate.update(900, now=1.0) == 0.0
+    assert rate.update(950, now=2.0) == 50.0
+
+
 def test_a_line_says_what_is_done_and_how_long_it_takes() -> None:
     line = describe(status(total=100, queued=40, leased=10, succeeded=45, failed=5), 10.0)
     assert line == "50/100, 5 failed, 10 images/s, 0:05 left"
