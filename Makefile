@@ -7,7 +7,7 @@ EXTRAS := embedded,onnx,torch,export,parquet,s3,web,dev
 # Tests that run at once: they wait for processes more than they compute.
 JOBS   ?= 2
 
-.PHONY: help setup model demo web lint format test test-page test-slow test-brokers compose-test fuzz clean
+.PHONY: help setup model demo web lint format test test-page test-slow test-brokers compose-test chaos fuzz clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -47,6 +47,9 @@ test-page: model ## the page in a real Chromium (Debian's packages chromium and 
 
 test-slow: model ## the tests that take minutes, and download CIFAR-10 once
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+chaos: setup     ## kill, stop and poison everything, about 10 minutes; CHAOS_SECONDS=3600 for longer, CHAOS="--seed 7" for the same again
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 fuzz: setup      ## 24,000 damaged images through decoding; FUZZ="--seed 7 --files 200000" for others
 	$(BIN)/python -m tests.fuzz $(FUZZ)

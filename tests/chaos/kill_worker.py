@@ -1,0 +1,67 @@
+"""kill -9 of a whole worker, at random moments."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from tests.chaos.books import close
+from tests.chaos.figures import NONE_LOST, NONE_TWICE, Dose, Fault, Measured, Promise, given
+from tests.chaos.site import site
+
+__all__ = ["CHUNK", "FAULT", "ITEM_S", "PAUSE_S", "WORKERS"]
+
+#: Images of a chunk, and seconds that each takes: plain Celery gets the same.
+CHUNK = 10
+ITEM_S = 0.03
+#: Workers, of two processes each, and the longest time between two kills.
+WORKERS = 4
+PAUSE_S = 2.0
+#: Images of one job.
+JOB = 2_500
+#: Seconds from a kill to the claim of what the killed worker held: the median may take so long.
+MOST_S = 5.0
+
+
+def strike(dose: Dose, rng: random.Random) -> Measured:
+    """Kill until the dose is given, and see how the jobs end."""
+    count = min(JOB, dose["images"] // 2)
+    with site(count, chunk=CHUNK, item_s=ITEM_S, workers=WORKERS) as here:
+        here.top_up()
+        while len(here.crew.kills) < dose["kills"]:
+            time.sleep(rng.uniform(0, PAUSE_S))
+            here.crew.kill(here.crew.pick(rng)[0])
+            here.top_up()
+        while len(here.jobs) * count < dose["images"]:
+            here.top_up()
+            time.sleep(0.1)
+        found = close(here)
+        found["kills"] = len(here.crew.kills)
+        return Measured(found, here.diary.recoveries(here.crew.kills))
+
+
+def tell(measured: Measured) -> str:
+    """In words."""
+    found = measured.figures
+    return (
+        f"{found['kills']} kills, {found['images']:,} images: {found['lost']} lost, {found['twice']} recorded twice, "
+        f"{found['recomputed']} computed twice, {measured.recovery()}"
+    )
+
+
+FAULT = Fault(
+    name="kill-worker",
+    title="kill -9 of a whole worker, images by reference and by blob",
+    dose={"kills": 100, "images": 20_000},
+    short={"kills": 3, "images": 800},
+    strike=strike,
+    tell=tell,
+    promises=(
+        given("kills"),
+        given("images"),
+        *NONE_LOST,
+        NONE_TWICE,
+        Promise("chunks in hand were claimed again", lambda measured, dose: bool(measured.recoveries_s)),
+        Promise(f"median re-claim at most {MOST_S:g} s", lambda measured, dose: measured.median_s <= MOST_S, True),
+    ),
+)

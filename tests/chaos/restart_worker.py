@@ -1,0 +1,65 @@
+"""SIGTERM, as a rolling restart does: nothing is lost, and nothing done twice."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from tests.chaos.books import close
+from tests.chaos.figures import NONE_LOST, NONE_TWICE, Dose, Fault, Measured, given, none
+from tests.chaos.site import site
+
+__all__ = ["FAULT"]
+
+CHUNK = 10
+ITEM_S = 0.02
+WORKERS = 4
+#: Workers that are restarted at the same time.
+AT_ONCE = 2
+JOB = 1_500
+
+
+def strike(dose: Dose, rng: random.Random) -> Measured:
+    """Restart two of the crew at a time, until the dose is given."""
+    restarts, hard = 0, 0
+    with site(min(JOB, 20 * dose["restarts"]), chunk=CHUNK, item_s=ITEM_S, workers=WORKERS) as here:
+        here.top_up()
+        while restarts < dose["restarts"]:
+            time.sleep(rng.uniform(0, 1.0))
+            leaving = here.crew.pick(rng, AT_ONCE)
+            for worker in leaving:
+                worker.terminate()
+                here.crew.replace(worker)
+            hard += sum(worker.wait() != 0 for worker in leaving)
+            restarts += len(leaving)
+            here.top_up()
+            here.crew.wait_ready()
+        found = close(here)
+        found.update(restarts=restarts, hard=hard)
+        return Measured(found)
+
+
+def tell(measured: Measured) -> str:
+    """In words."""
+    found = measured.figures
+    return (
+        f"{found['restarts']} restarts, {found['images']:,} images: {found['lost']} lost, "
+        f"{found['twice']} recorded twice, {found['recomputed']} computed twice"
+    )
+
+
+FAULT = Fault(
+    name="restart-worker",
+    title="SIGTERM, rolling restarts",
+    dose={"restarts": 50},
+    short={"restarts": 4},
+    strike=strike,
+    tell=tell,
+    promises=(
+        given("restarts"),
+        *NONE_LOST,
+        NONE_TWICE,
+        none("recomputed", "0 computed twice"),
+        none("hard", "every worker ends by itself, in time"),
+    ),
+)

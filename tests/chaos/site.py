@@ -1,0 +1,127 @@
+"""Where a fault strikes Labelmill: a real Redis, a crew of real workers, and jobs that real producers send."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.crew import Crew, dismissed
+from tests.chaos.diary import Reader
+from tests.support.servers import ProcessGroup, RedisServer, WorkerProcess, eventually, redis_server
+
+__all__ = ["BY", "Job", "Site", "site", "write_images"]
+
+#: How images travel; jobs take turns.
+BY = ("reference", "value")
+#: Processes of each worker.
+PROCESSES = 2
+#: Seconds until everything of a site must have ended once nothing strikes it any more.
+END_S = 300.0
+
+
+def write_images(folder: Path, count: int, kinds: Mapping[int, str] | None = None) -> list[str]:
+    """Files that the workers take for images, each with bytes of its own; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{number:05}.jpg" for number in range(count)]
+    for number, name in enumerate(names):
+        (folder / name).write_text(f"{(kinds or {}).get(number, 'GOOD')} {name}\n")
+    return names
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of ``labelmill submit``."""
+
+    id: str
+    command: list[str]
+    submit: ProcessGroup
+
+
+class Site:
+    """Made by :func:`site`."""
+
+    def __init__(self, redis: RedisServer, folder: Path, crew: Crew, images: Path, chunk: int) -> None:
+        self.redis = redis
+        self.folder = folder
+        self.crew = crew
+        self.images = images
+        self.names = sorted(path.name for path in images.iterdir())
+        self.diary = Reader(folder / "diary")
+        self.jobs: list[Job] = []
+        self._chunk = chunk
+
+    def submit(self, by: str) -> Job:
+        """Send all images as a job, with the real command in a process of its own; does not wait."""
+        name = f"job-{len(self.jobs)}"
+        command = [sys.executable, "-m", "producer", "submit", str(self.images), "--model", "noop", "--job-id", name]
+        command += ["--by", by, "--chunk-size", str(self._chunk), "--force", "--detach"]
+        job = Job(name, command, self.run(command))
+        self.jobs.append(job)
+        return job
+
+    def run(self, command: list[str]) -> ProcessGroup:
+        """A command on this Redis."""
+        env = {"LABELMILL_BROKER_URL": self.redis.broker_url}
+        return ProcessGroup(command, log=self.folder / "producers.log", env=env)
+
+    def top_up(self) -> None:
+        """A job more where little is left to do."""
+        if all(job.submit.process.poll() is not None for job in self.jobs) and self.open() < len(self.names):
+            self.submit(BY[len(self.jobs) % len(BY)])
+
+    def open(self) -> int:
+        """Images that have not ended, of all jobs that are there."""
+        statuses = self.redis.ledger.statuses([job.id for job in self.jobs])
+        return sum(status.request_counts["queued"] + status.request_counts["leased"] for status in statuses)
+
+    def wait(self) -> None:
+        """Until every job has ended, with all of its images accepted."""
+        for job in self.jobs:
+            assert job.submit.wait(END_S) == 0, (self.folder / "producers.log").read_text()
+        eventually(self._has_ended, END_S, what="all jobs have ended")
+
+    def _has_ended(self) -> bool:
+        self.crew.keep_up()
+        statuses = self.redis.ledger.statuses([job.id for job in self.jobs])
+        return len(statuses) == len(self.jobs) and all(status.ended for status in statuses)
+
+
+@contextmanager
+def site(
+    images: int,
+    *,
+    chunk: int,
+    item_s: float,
+    workers: int,
+    aof: bool = False,
+    kinds: Mapping[int, str] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Site]:
+    """A site for the block, its crew ready; ``item_s`` is what an image takes, ``images`` those of each job."""
+    folder = Path(tempfile.mkdtemp(prefix="lm-chaos-"))
+    pictures = folder / "images"
+    write_images(pictures, images, kinds)
+    values = {"CHAOS_DIARY": str(folder / "diary"), "POISON_ITEM_S": str(item_s), **(env or {})}
+    command = [sys.executable, "-m", "tests.chaos.worker", "serve", "--model", "noop", "--log-level", "INFO"]
+    command += ["--concurrency", str(PROCESSES), "--file-roots", str(pictures)]
+    try:
+        with redis_server(aof=aof) as redis:
+
+            def enlist(log: Path) -> ProcessGroup:
+                return WorkerProcess(redis, command, log=log, env=values)
+
+            with dismissed(Crew(workers, enlist, folder, ready="READY:")) as crew:
+                crew.wait_ready()
+                made = Site(redis, folder, crew, pictures, chunk)
+                try:
+                    yield made
+                finally:
+                    for job in made.jobs:
+                        job.submit.kill9()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,64 @@
+"""``labelmill-worker`` that keeps a diary: ``python -m tests.chaos.worker serve --model noop``.
+
+Its images take time or do harm as :mod:`tests.support.poison_app` says; everything else is the product's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import worker.decode
+from jobs.ledger import Claim, Ledger
+from tests.chaos.diary import Diary
+from tests.support import poison_app
+from worker.cli import main
+
+__all__ = ["keep_diary"]
+
+
+def keep_diary(diary: Diary) -> None:
+    """From now on, in this process and those it forks."""
+    hand = threading.local()
+    worker.decode.decode = _decoding(worker.decode.decode, diary, hand)
+    Ledger.claim = _claiming(Ledger.claim, diary, hand)  # type: ignore[method-assign]
+    Ledger.finish = _finishing(Ledger.finish, diary)  # type: ignore[method-assign]
+
+
+def _claiming(claim: Callable[..., Any], diary: Diary, hand: threading.local) -> Any:
+    def claim_and_tell(self: Ledger, lane: str, token: str, *, lease_s: float) -> Claim | None:
+        found: Claim | None = claim(self, lane, token, lease_s=lease_s)
+        if found:
+            hand.claim = found
+            diary.write("claimed", found.job, found.chunk_id, token, [item.custom_id for item in found.chunk.items])
+        return found
+
+    return claim_and_tell
+
+
+def _decoding(decode: Callable[..., Any], diary: Diary, hand: threading.local) -> Any:
+    def decode_and_tell(data: bytes, *args: Any, **named: Any) -> Any:
+        image = decode(data, *args, **named)
+        name = data.decode().split()[-1]
+        diary.write("computed", hand.claim.job, hand.claim.chunk_id, name)
+        return image
+
+    return decode_and_tell
+
+
+def _finishing(finish: Callable[..., bool], diary: Diary) -> Any:
+    def finish_and_tell(self: Ledger, claim: Claim, **named: Any) -> bool:
+        is_recorded = finish(self, claim, **named)
+        diary.write("recorded" if is_recorded else "late", claim.job, claim.chunk_id, claim.token)
+        return is_recorded
+
+    return finish_and_tell
+
+
+if __name__ == "__main__":
+    assert poison_app.app.main == "labelmill"
+    keep_diary(Diary(os.environ["CHAOS_DIARY"]))
+    sys.exit(main(sys.argv[1:]))
