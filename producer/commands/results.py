@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.errors import UsageError
@@ -17,6 +17,7 @@ from producer.job import Job
 from producer.outputs import FORMATS, Writer, format_of, open_target, open_writer
 from producer.outputs.append import APPENDABLE, Appender
 from producer.outputs.join import Joined
+from producer.outputs.own import free_columns, named_columns
 from producer.outputs.sort import InputOrder
 from producer.outputs.split import Split
 from producer.progress import Watch
@@ -27,6 +28,8 @@ __all__ = ["add_arguments", "run"]
 
 #: Seconds between two updates of the progress while no result comes.
 POLL_S = 0.5
+#: What ``--columns`` says to have all of the user's own fields.
+ALL = "all"
 
 
 class _RetriedMeanwhileError(Exception):
@@ -37,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``results``."""
     add_job(parser)
     add = parser.add_argument
-    add("--output", metavar="FILE", help="file or s3://bucket/key; default: stdout")
+    add("--output", metavar="FILE", help="file or s3://bucket/key; default, and -: stdout")
     add("--errors", metavar="FILE", help="what did not succeed goes here, and not into --output")
     add("--format", choices=FORMATS, help="default: the suffix of --output, else jsonl")
     add("--follow", action="store_true", help="go on until the job has ended; can be cut off and taken up again")
@@ -61,10 +64,12 @@ class _Order:
     errors: str | None
     format: str
     top_k: int
+    made_ms: int
     follow: bool
     sort: bool
+    wanted: str
     columns: tuple[str, ...]
-    joined: Callable[[Result], Result] | None
+    joined: Joined | None
 
     def page(self, results: list[Result]) -> list[Result]:
         """Results with what is joined to them."""
@@ -84,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     with watch, ExitStack() as stack:
         if order.follow:
             stack.enter_context(order.job.sweeping())
-        written, errors = _write(order, watch)
+        written, errors = _write(_with_all_columns(order, watch), watch)
     status = order.job.status()
     watch.note(
         f"{written:,} results written to {order.output or 'stdout'}"
@@ -98,36 +103,46 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _order(args: argparse.Namespace, job: Job) -> _Order:
-    format = args.format or (args.output and format_of(args.output)) or "jsonl"
-    if args.output is None:
+    output = None if args.output == "-" else args.output
+    format = args.format or (output and format_of(output)) or "jsonl"
+    if output is None:
         if args.json:
             raise UsageError("--json tells what was written: name a file with --output")
         if format == "parquet" and sys.stdout.isatty():
             raise UsageError("Parquet is binary: name a file with --output")
     if args.errors is not None and args.errors == args.output:
         raise UsageError("--errors and --output must be two files")
-    joined = Joined(Manifest(args.join)) if args.join else None
-    columns = _columns(args.columns, job, joined, format)
-    flags = (format, job.status().top_k, args.follow, args.sort)
-    return _Order(job, args.output, args.errors, *flags, columns, joined)
-
-
-def _columns(named: str | None, job: Job, joined: Joined | None, format: str) -> tuple[str, ...]:
-    if named is None:
-        return ()
-    if format == "jsonl":
+    if args.columns is not None and format == "jsonl":
         raise UsageError("--columns is for csv and parquet: in jsonl your fields are under 'fields'")
-    if named != "all":
-        return tuple(name.strip() for name in named.split(",") if name.strip())
-    _, first = next(iter(job.pages(follow=False)), ("", []))
-    own = dict.fromkeys(name for result in first for name in result.fields or {})
-    return tuple(own | dict.fromkeys(joined.columns if joined else ()))
+    wanted = args.columns or ""
+    columns = () if wanted == ALL else named_columns(wanted)
+    status = job.status()
+    flags = (format, status.top_k, status.created_ms, args.follow, args.sort, wanted, columns)
+    return _Order(job, output, args.errors, *flags, Joined(Manifest(args.join)) if args.join else None)
+
+
+def _with_all_columns(order: _Order, watch: Watch) -> _Order:
+    """With the columns of the first results, where all are wanted; waits for some where it follows."""
+    if order.wanted != ALL:
+        return order
+    names: list[str] = []
+    for _, results in _watched(order.job.pages(wait_s=POLL_S, follow=order.follow), order, watch):
+        if results:
+            names = [name for result in results for name in result.fields or {}]
+            break
+    return replace(order, columns=free_columns([*names, *(order.joined.columns if order.joined else ())]))
+
+
+def _can_grow(name: str) -> bool:
+    """True for a file on disk; a device, a pipe or an object is written to once."""
+    path = Path(name)
+    return name != "-" and not is_url(name) and (path.is_file() or not path.exists())
 
 
 def _write(order: _Order, watch: Watch) -> tuple[int, int]:
     """Returns how many results and errors were written."""
     files = [name for name in (order.output, order.errors) if name is not None]
-    grows = order.format in APPENDABLE and not order.sort and order.output and not any(map(is_url, files))
+    grows = order.format in APPENDABLE and not order.sort and order.output and all(map(_can_grow, files))
     try:
         return _append(order, watch) if order.follow and grows else _whole(order, watch)
     except _RetriedMeanwhileError:
@@ -138,7 +153,16 @@ def _write(order: _Order, watch: Watch) -> tuple[int, int]:
 def _append(order: _Order, watch: Watch) -> tuple[int, int]:
     """Into files that grow as results come; a run that was cut off is taken up."""
     paths = Path(str(order.output)), Path(order.errors) if order.errors else None
-    with Appender(order.job.id, order.format, *paths, top_k=order.top_k, columns=order.columns) as out:
+    appender = Appender(
+        order.job.id,
+        order.format,
+        *paths,
+        top_k=order.top_k,
+        made_ms=order.made_ms,
+        wanted=order.wanted,
+        columns=order.columns,
+    )
+    with appender as out:
         if out.resumed:
             watch.note(f"going on after {sum(out.mark.written):,} results")
         reader = order.job.reader()

@@ -32,11 +32,17 @@ MARK_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Mark:
-    """Up to where the files are complete. ``skipped``: results that had been retried when they were read."""
+    """Up to where the files are complete.
+
+    ``made_ms`` is when the job was made: another one may have its id by now. ``wanted`` are the columns as they were
+    asked for. ``skipped``: results that had been retried when they were read.
+    """
 
     job: str
+    made_ms: int
     format: str
     top_k: int
+    wanted: str
     columns: tuple[str, ...]
     files: tuple[str, ...]
     cursor: str = "0-0"
@@ -48,16 +54,26 @@ class Mark:
 class Appender:
     """Writes pages of results with their cursors. Use it as a context: what is complete at its end is marked.
 
-    Raises :class:`UsageError` where another process writes this output, or where it was begun for something else.
+    ``columns`` are what ``wanted`` came to; what was begun with others for the same words goes on with those. Raises
+    :class:`UsageError` where another process writes this output, or where it was begun for something else.
     """
 
     def __init__(
-        self, job: str, format: str, output: Path, errors: Path | None, *, top_k: int, columns: Sequence[str] = ()
+        self,
+        job: str,
+        format: str,
+        output: Path,
+        errors: Path | None,
+        *,
+        top_k: int,
+        made_ms: int = 0,
+        wanted: str = "",
+        columns: Sequence[str] = (),
     ) -> None:
         self._paths = [output, *([errors] if errors else [])]
         self._state = output.with_name(f".{output.name}.labelmill")
         files = tuple(str(path.absolute()) for path in self._paths)
-        fresh = Mark(job, format, top_k, tuple(columns), files, sizes=(0,) * len(files))
+        fresh = Mark(job, made_ms, format, top_k, wanted, tuple(columns), files, sizes=(0,) * len(files))
         self.mark = self._resumed(fresh)
         self._streams: list[IO[bytes]] = []
         self._marked_at = 0.0
@@ -111,17 +127,21 @@ class Appender:
     def _resumed(self, fresh: Mark) -> Mark:
         try:
             raw = orjson.loads(self._state.read_bytes())
+            tuples = {name: tuple(raw[name]) for name in ("columns", "files", "sizes", "written")}
+            mark = Mark(**(raw | tuples))
         except FileNotFoundError:
             return fresh
-        except (OSError, orjson.JSONDecodeError) as exc:
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as exc:
             raise UsageError(f"{self._state} cannot be read ({exc}): remove it to begin anew") from None
-        sizes = {name: tuple(raw[name]) for name in ("columns", "files", "sizes", "written")}
-        mark = Mark(**(raw | sizes))
-        same = ("job", "format", "top_k", "columns", "files")
-        if any(getattr(mark, name) != getattr(fresh, name) for name in same):
+        if any(getattr(mark, name) != getattr(fresh, name) for name in ("job", "format", "top_k", "wanted", "files")):
+            columns = f" with --columns {mark.wanted}" if mark.wanted else ""
             raise UsageError(
-                f"{self._paths[0]} was begun for job {mark.job} as {mark.format} into {', '.join(mark.files)}: "
-                f"go on with that, name another file, or remove {self._state}"
+                f"{self._paths[0]} was begun for job {mark.job} as {mark.format}{columns} into "
+                f"{', '.join(mark.files)}: go on with that, name another file, or remove {self._state}"
+            )
+        if mark.made_ms != fresh.made_ms:
+            raise UsageError(
+                f"{self._paths[0]} was begun for an earlier job {mark.job}: name another file, or remove {self._state}"
             )
         return mark
 

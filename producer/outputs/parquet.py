@@ -34,7 +34,7 @@ class ParquetWriter:
     """Writes row groups of :data:`ROW_GROUP` rows.
 
     With ``columns``, even none, the user's own fields of these names follow as text, and ``fields`` with the rest as
-    JSON. Raises :class:`ValueError` where a name is one of :data:`SCHEMA`'s.
+    JSON; none of them may be one of :data:`SCHEMA`'s.
     """
 
     def __init__(self, stream: IO[bytes], *, columns: Sequence[str] | None = None) -> None:

@@ -18,11 +18,11 @@ __all__ = ["open_target"]
 
 @contextmanager
 def open_target(target: Path | str | None) -> Iterator[IO[bytes]]:
-    """A binary stream to a file, to an object of a store (``s3://bucket/key``), or to stdout for None.
+    """A binary stream to a file, to an object of a store (``s3://bucket/key``), or to stdout for None and ``-``.
 
     A file appears by rename, an object by an upload at the end: nothing half-written stays behind.
     """
-    if target is None:
+    if target is None or str(target) == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     elif is_url(str(target)):

@@ -91,6 +91,40 @@ def test_follow_that_was_killed_again_and_again_loses_and_doubles_no_line(
     assert "going on after" in log.read_text()
 
 
+def test_follow_with_all_columns_waits_for_the_first_results_and_is_taken_up(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out.csv", tmp_path / "log"
+    redis.registry.publish_model(ModelInfo("noop", "sha256:00", labels=("cat", "dog")))
+    images = [Item(name, f"/{name}", {"owner": "ann", "status": "mine"}) for name in NAMES[:40]]
+    job = Labelmill(settings=redis.settings).submit(images, model="noop", top_k=1, chunk_size=10)
+    follow = ["results", job.id, "--follow", "--columns", "all", "--output", out]
+    with spawned(redis, *follow, log=log) as process:
+        eventually(lambda: "0/40" in log.read_text(), what="it waits")
+        work(job, 2)
+        eventually(lambda: marked(out) >= 10, what="a mark")
+        process.kill()
+    work(job)
+    with spawned(redis, *follow, log=log) as process:
+        assert process.wait(60) == 0, log.read_text()
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["custom_id"] for row in rows) == NAMES[:40]
+    assert {(row["owner"], row["fields"]) for row in rows} == {("ann", '{"status":"mine"}')}
+    assert {row["status"] for row in rows} == {"succeeded", "failed"}
+
+
+def test_follow_writes_to_a_pipe_and_to_stdout_as_results_come(job: Job, redis: RedisServer, tmp_path: Path) -> None:
+    work(job)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with spawned(redis, "results", job.id, "--follow", "--output", pipe, log=tmp_path / "log") as process:
+        assert len(pipe.read_bytes().splitlines()) == COUNT
+        assert process.wait(60) == 0
+    assert len(labelmill(redis, "results", job.id, "--follow", "--output", "-").out.splitlines()) == COUNT
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "pipe"]
+
+
 def test_follow_that_is_interrupted_keeps_what_it_has(job: Job, redis: RedisServer, tmp_path: Path) -> None:
     out, log = tmp_path / "out.jsonl", tmp_path / "log"
     work(job, 10)

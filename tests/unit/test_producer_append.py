@@ -95,6 +95,24 @@ def test_an_output_that_was_begun_for_something_else_is_left_alone(tmp_path: Pat
         Appender("other", "jsonl", tmp_path / "out.jsonl", tmp_path / "errors.jsonl", top_k=1)
 
 
+def test_an_output_that_was_begun_for_an_earlier_job_of_the_same_id_is_left_alone(tmp_path: Path) -> None:
+    run(tmp_path, "jsonl", until=2, unmarked=False)
+    with pytest.raises(UsageError, match="an earlier job job"):
+        Appender("job", "jsonl", tmp_path / "out.jsonl", tmp_path / "errors.jsonl", top_k=1, made_ms=7, columns=("n",))
+
+
+def test_all_columns_are_those_that_were_found_when_it_was_begun(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    with Appender("job", "csv", output, None, top_k=1, wanted="all", columns=("n",)) as out:
+        out.write(*PAGES[0], skipped=0)
+        out.save()
+    with Appender("job", "csv", output, None, top_k=1, wanted="all", columns=("n", "m")) as out:
+        assert out.mark.columns == ("n",)
+        out.write(*PAGES[1], skipped=0)
+        out.finish()
+    assert len(read(output, "csv")) == 20
+
+
 def test_two_processes_cannot_write_one_output(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with (
@@ -112,7 +130,8 @@ def test_an_output_that_lost_its_end_meanwhile_is_not_continued(tmp_path: Path) 
         run(tmp_path, "jsonl", until=7, unmarked=False)
 
 
-def test_a_mark_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / ".out.jsonl.labelmill").write_text("{")
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"columns":[],"files":[],"sizes":[],"written":[],"newer":1}'])
+def test_a_mark_that_cannot_be_read_says_what_to_do(text: str, tmp_path: Path) -> None:
+    (tmp_path / ".out.jsonl.labelmill").write_text(text)
     with pytest.raises(UsageError, match="remove it to begin anew"):
         Appender("job", "jsonl", tmp_path / "out.jsonl", None, top_k=1)
