@@ -66,11 +66,11 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: DecodeLimits | Non
     :class:`~jobs.errors.TooLargeError`; no other exception comes from the data.
     """
     out = np.empty((*preprocessing.size, 3), np.uint8)
-    decode_into(data, preprocessing, limits or DecodeLimits(), out)
+    decode_into(data, out, preprocessing, limits or DecodeLimits())
     return out
 
 
-def decode_into(data: bytes, preprocessing: Preprocessing, limits: DecodeLimits, out: NDArray[np.uint8]) -> None:
+def decode_into(data: bytes, out: NDArray[np.uint8], preprocessing: Preprocessing, limits: DecodeLimits) -> None:
     """As :func:`decode`, into ``out``: ``uint8[H, W, 3]``, e.g. one image's place in a batch.
 
     Where it raises, what ``out`` holds is undefined.

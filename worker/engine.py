@@ -73,9 +73,12 @@ def top(scores: Scores, k: int) -> Predictions:
 
 
 class Engine:
-    """A loaded model, the decoding that belongs to it (``bytes -> uint8[H, W, 3]``), and its best batch size."""
+    """A loaded model, the decoding that belongs to it, and its best batch size.
 
-    def __init__(self, runtime: Runtime, decode: Callable[[bytes], Images], *, batch_size: int = 4) -> None:
+    ``decode(data, out)`` writes an image file's pixels into ``out``, its place in a batch: ``uint8[H, W, 3]``.
+    """
+
+    def __init__(self, runtime: Runtime, decode: Callable[[bytes, Images], None], *, batch_size: int = 4) -> None:
         self.runtime = runtime
         self.decode = decode
         self.batch_size = batch_size
@@ -85,44 +88,51 @@ class Engine:
         lines: list[bytes] = []
         failed = 0
         spent = Spent()
+        batch = self._room(len(items))
         for start in range(0, len(items), self.batch_size):
-            block, bad = self._run_batch(items[start : start + self.batch_size], fetch, top_k, spent)
+            block, bad = self._run_batch(items[start : start + self.batch_size], batch, fetch, top_k, spent)
             lines.append(block)
             failed += bad
         return ChunkResult(b"\n".join(lines), len(items) - failed, failed, spent)
 
+    def _room(self, items: int) -> Images:
+        """Where the images of a batch go, one batch after the other."""
+        size = self.runtime.card.preprocessing.size if self.runtime.decodes else (1, 1)
+        return np.zeros((min(items, self.batch_size), *size, 3), np.uint8)
+
     def _run_batch(
-        self, items: Sequence[Item], fetch: Callable[[str], bytes], top_k: int, spent: Spent
+        self, items: Sequence[Item], batch: Images, fetch: Callable[[str], bytes], top_k: int, spent: Spent
     ) -> tuple[bytes, int]:
         if not self.runtime.decodes:
-            return self._predict(np.zeros((len(items), 1, 1, 3), np.uint8), top_k, spent).lines(), 0
-        images: list[Images] = []
+            return self._predict(batch[: len(items)], top_k, spent).lines(), 0
+        good = 0
         errors: dict[int, LabelmillError] = {}
         for position, item in enumerate(items):
             began = fetched = perf_counter()
             try:
                 data = fetch(item.ref)
                 fetched = perf_counter()
-                images.append(self.decode(data))
+                self.decode(data, batch[good])
+                good += 1
             except ItemError as exc:
                 errors[position] = exc
             ended = perf_counter()
             spent.fetch_s += fetched - began
             spent.decode_s += ended - fetched
-        outcomes = self._outcomes(images, top_k, spent)
+        outcomes = self._outcomes(batch[:good], top_k, spent)
         if not errors and isinstance(outcomes, bytes):
             return outcomes, 0
-        good = iter(outcomes.split(b"\n") if isinstance(outcomes, bytes) else outcomes)
-        lines = [errors[i] if i in errors else next(good) for i in range(len(items))]
+        found = iter(outcomes.split(b"\n") if isinstance(outcomes, bytes) else outcomes)
+        lines = [errors[i] if i in errors else next(found) for i in range(len(items))]
         failures = sum(not isinstance(line, bytes) for line in lines)
         return b"\n".join(line if isinstance(line, bytes) else encode_failure(line) for line in lines), failures
 
-    def _outcomes(self, images: list[Images], top_k: int, spent: Spent) -> bytes | list[bytes | LabelmillError]:
+    def _outcomes(self, images: Images, top_k: int, spent: Spent) -> bytes | list[bytes | LabelmillError]:
         """The result lines of decoded images; where the model raises, item by item."""
-        if not images:
+        if not len(images):
             return []
         try:
-            return self._predict(np.stack(images), top_k, spent).lines()
+            return self._predict(images, top_k, spent).lines()
         except ModelRunError as exc:
             log.warning("the model raised on a batch of %d (%s): item by item", len(images), exc.message)
         outcomes: list[bytes | LabelmillError] = []

@@ -3,6 +3,9 @@
 A file is found first, looked at next, and opened last: by then it is held by its descriptor (``O_PATH``), so nothing
 that happens to its name in between (a symbolic link changed, a folder moved) can make it another file. Its real
 place comes from the kernel (``/proc/self/fd``), not from reading the path again.
+
+Images come by the folder. One that was looked at is held for a moment, and plain files are opened from there, which
+costs half as much. Whatever is not plain, or not there, goes the long way, which says what it is.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +30,10 @@ from jobs.errors import (
 __all__ = ["Roots"]
 
 OUTSIDE = "this path is not in a folder that workers may read (LABELMILL_FILE_ROOTS)"
+#: Seconds that a folder is held: one that is moved out of the roots is read from for so long.
+HELD_S = 1.0
+#: A pipe or a terminal neither makes us wait nor becomes ours.
+_PLAIN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 #: What the kernel says of a name that leads nowhere.
 _NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
@@ -37,6 +46,7 @@ class Roots:
         # as named, which a path must begin with, and as they really are, which a file must lie in
         self._named = tuple(_folder(os.path.abspath(root)) for root in roots)
         self._real = tuple(_folder(os.path.realpath(root)) for root in roots)
+        self._local = threading.local()
 
     def read(self, path: str) -> bytes:
         """The bytes of a regular file.
@@ -57,6 +67,41 @@ class Roots:
         raise missing
 
     def _read(self, path: str) -> bytes:
+        data = self._read_plain(path)
+        return self._read_any(path) if data is None else data
+
+    def _read_plain(self, path: str) -> bytes | None:
+        """The bytes of a plain file in a folder that we hold; ``None`` leaves it to :meth:`_read_any`."""
+        folder, _, name = path.rpartition("/")
+        held: _Held | None = getattr(self._local, "held", None)
+        if held is None or held.path != folder or held.until < time.monotonic():
+            held = self._local.held = self._hold(folder)
+        if held is None or name in ("", ".", ".."):
+            return None
+        try:
+            file = os.open(name, _PLAIN, dir_fd=held.descriptor)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > self.max_bytes:
+                return None
+            return self._contents(file, status.st_size)
+        except OSError:
+            return None
+        finally:
+            os.close(file)
+
+    def _hold(self, folder: str) -> _Held | None:
+        if not (os.path.normpath(folder) + "/").startswith(self._named + self._real):
+            return None
+        try:
+            held = _Held(folder)
+            return held if (held.place() + "/").startswith(self._real) else None
+        except (OSError, ValueError):  # ValueError: a NUL in the path
+            return None
+
+    def _read_any(self, path: str) -> bytes:
         if not (os.path.normpath(path) + "/").startswith(self._named + self._real):
             raise ForbiddenError(OUTSIDE)
         try:
@@ -105,6 +150,23 @@ class Roots:
         if exc.errno == errno.ENAMETOOLONG:
             return InvalidItemError("the path is too long")
         return FetchFailedError(f"the file could not be read: {os.strerror(exc.errno or 0)}")
+
+
+class _Held:
+    """A folder that is held by its descriptor, whatever becomes of its name."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.until = time.monotonic() + HELD_S
+        self.descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def place(self) -> str:
+        """Where it really is."""
+        return os.readlink(f"/proc/self/fd/{self.descriptor}")
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
 
 
 def _folder(path: str) -> str:

@@ -20,7 +20,7 @@ from jobs.errors import ModelFileError, ModelNotServedError
 from jobs.ledger import Ledger, connect
 from jobs.patience import Patience
 from jobs.settings import Settings
-from worker.decode import DecodeLimits, decode
+from worker.decode import DecodeLimits, decode_into
 from worker.engine import Engine
 from worker.fetch import Fetcher
 from worker.leases import LeaseKeeper
@@ -105,7 +105,7 @@ def _set_up(settings: Settings, note: Callable[[str], None]) -> Warm:
         started = time.monotonic()
         runtime = _load(name, settings)
         batch_size, rate = warm_up(runtime)
-        decoder = partial(decode, preprocessing=runtime.card.preprocessing, limits=limits)
+        decoder = partial(decode_into, preprocessing=runtime.card.preprocessing, limits=limits)
         engines[runtime.card.name] = Engine(runtime, decoder, batch_size=batch_size)
         rates[runtime.card.name] = rate
         log.info(

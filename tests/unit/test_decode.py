@@ -76,7 +76,7 @@ def test_the_result_is_a_writable_array_of_its_own() -> None:
 
 def test_decoding_into_a_batch_touches_one_place_only() -> None:
     batch = np.full((3, SIDE, SIDE, 3), 7, np.uint8)
-    decode_into(saved(picture(), "PNG"), AS_IT_IS, DecodeLimits(), batch[1])
+    decode_into(saved(picture(), "PNG"), batch[1], AS_IT_IS, DecodeLimits())
     assert np.array_equal(batch[1], pixels(picture()))
     assert (batch[::2] == 7).all()
 

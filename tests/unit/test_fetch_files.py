@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import ForbiddenError, InvalidItemError, ItemError, NotFoundError, TooLargeError
+from worker import roots
 from worker.fetch import Fetcher
 
 SECRET = b"what nobody may read"
@@ -154,6 +155,30 @@ def test_a_link_that_changes_while_it_is_read_never_leads_out(root: Path, fetch:
         stop.set()
         thread.join()
     assert seen == {b"tom", "forbidden"}
+
+
+def test_a_folder_that_was_read_from_is_no_way_out(root: Path, fetch: Callable[[str], bytes]) -> None:
+    cats, outside = root / "cats", root.parent / "outside"
+    outside.mkdir()
+    (outside / "tom.jpg").write_bytes(SECRET)
+    assert fetch("cats/tom.jpg") == b"tom"
+    (cats / "link").symlink_to(outside / "tom.jpg")
+    message_of(fetch, "cats/link")
+    message_of(fetch, "cats/..")
+    cats.rename(root / "dogs")
+    cats.symlink_to(outside)
+    assert fetch("cats/tom.jpg") == b"tom"  # the folder that is held, by whatever name
+    message_of(Fetcher(file_roots=(root,)).fetch, "cats/tom.jpg")
+
+
+def test_a_folder_is_held_for_a_moment_only(
+    root: Path, fetch: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roots, "HELD_S", -1.0)
+    assert fetch("cats/tom.jpg") == b"tom"
+    (root / "cats").rename(root.parent / "moved")
+    (root / "cats").symlink_to(root.parent / "moved")
+    message_of(fetch, "cats/tom.jpg")
 
 
 def test_what_is_no_regular_file_is_refused_without_waiting(root: Path, fetch: Callable[[str], bytes]) -> None:

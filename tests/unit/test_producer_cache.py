@@ -39,10 +39,10 @@ class Model:
         return np.stack([value, 1 - value], axis=1)
 
 
-def decode(data: bytes) -> Images:
+def decode(data: bytes, out: Images) -> None:
     if not data:
         raise CorruptImageError()
-    return np.full((1, 1, 3), int(data), np.uint8)
+    out[...] = int(data)
 
 
 def fetch(ref: str) -> bytes:

@@ -1,0 +1,91 @@
+"""What a benchmark runs on: a Redis of its own, and processes that end with the block."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import redis
+from redis.exceptions import RedisError
+
+from producer.client import Labelmill
+from producer.embedded import redis_server
+
+__all__ = ["labelmill", "running", "running_redis", "until"]
+
+#: Seconds to wait for a process to be ready, or to end.
+PATIENCE_S = 120.0
+
+
+@contextmanager
+def running_redis() -> Iterator[str]:
+    """A Redis without persistence on a Unix socket; gives its URL in Celery's words."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lm-bench-")))
+        socket = folder / "redis.sock"
+        command = [str(redis_server()), "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"]
+        stack.enter_context(running([*command, "--dir", str(folder)], log=folder / "redis.log"))
+        until(lambda: _answers(socket), "Redis")
+        yield f"redis+socket://{socket}"
+
+
+@contextmanager
+def running(
+    command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process, and its children, between ``with`` and its end: SIGTERM, and SIGKILL where that does not help."""
+    with log.open("wb") as output:
+        environment = {**os.environ, **(env or {})}
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@contextmanager
+def labelmill(
+    model: str, *, concurrency: int | None = None, pool: str = "prefork", workers: int = 1, **settings: str
+) -> Iterator[Labelmill]:
+    """A Redis, workers of ours that are READY, and a client."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lm-bench-")))
+        url = stack.enter_context(running_redis())
+        command = [sys.executable, "-m", "worker", "serve", "--model", model, "--pool", pool, "--log-level", "WARNING"]
+        command += ["--concurrency", str(concurrency or len(os.sched_getaffinity(0)))]
+        env = {"LABELMILL_BROKER_URL": url, "LABELMILL_FILE_ROOTS": "/", **settings}
+        for number in range(workers):
+            own = {**env, "LABELMILL_STATE_DIR": str(folder / f"state-{number}")}
+            (folder / f"state-{number}").mkdir()
+            stack.enter_context(running(command, log=folder / f"worker-{number}.log", env=own))
+        client = Labelmill(url)
+        until(lambda: len(client.models()) == workers, f"workers of {model}")
+        yield client
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition; raises TimeoutError."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not ready after {PATIENCE_S:.0f} s")
+        time.sleep(0.005)
+
+
+def _answers(socket: Path) -> bool:
+    try:
+        return bool(redis.Redis(unix_socket_path=str(socket)).ping())
+    except RedisError:
+        return False
