@@ -37,6 +37,7 @@ __all__ = [
     "Ledger",
     "MissingBlobError",
     "TakenError",
+    "check_job_id",
     "connect",
     "new_job_id",
 ]
@@ -75,6 +76,13 @@ def new_job_id() -> str:
     return f"job-{secrets.token_hex(8)}"
 
 
+def check_job_id(job: str) -> str:
+    """The id; raises :class:`JobError` where it cannot be one."""
+    if not _JOB_ID.fullmatch(job):
+        raise JobError(f"job id {job[:80]!a} must be 1 to 64 letters, digits, '.', '_' and '-'")
+    return job
+
+
 def connect(settings: Settings, *, retries: int = 3, timeout_s: float = _SOCKET_TIMEOUT_S) -> redis.Redis:
     """A client of the ledger's Redis. ``retries`` are attempts after the first, with backoff and jitter."""
     options: dict[str, Any] = {
@@ -104,8 +112,7 @@ class Ledger:
 
     def create(self, job: str, request: JobRequest) -> bool:
         """Make a job; False where it is already there. Raises :class:`JobError` for an id that cannot be one."""
-        if not _JOB_ID.fullmatch(job):
-            raise JobError(f"job id {job[:80]!a} must be 1 to 64 letters, digits, '.', '_' and '-'")
+        check_job_id(job)
         values: dict[str, Any] = {
             "model": request.model,
             "lane": request.lane,

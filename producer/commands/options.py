@@ -6,9 +6,23 @@ import argparse
 import re
 from collections.abc import Callable
 
+from jobs.errors import SenderError
+from jobs.ledger import check_job_id
+from jobs.webhooks import check_webhook
 from producer.client import Labelmill
 
-__all__ = ["add_broker", "add_job", "add_json", "connect", "duration", "examples", "pair", "positive"]
+__all__ = [
+    "add_broker",
+    "add_job",
+    "add_json",
+    "connect",
+    "duration",
+    "examples",
+    "job_id",
+    "pair",
+    "positive",
+    "webhook",
+]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -60,9 +74,26 @@ def duration(text: str) -> float:
     return seconds
 
 
+def job_id(text: str) -> str:
+    """What can be a job's id."""
+    return _checked(check_job_id, text)
+
+
+def webhook(text: str) -> str:
+    """What can be called at a job's end."""
+    return _checked(check_webhook, text)
+
+
 def pair(text: str) -> tuple[str, str]:
     """``key=value``."""
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
     return key, value
+
+
+def _checked(check: Callable[[str], str], text: str) -> str:
+    try:
+        return check(text)
+    except SenderError as exc:
+        raise argparse.ArgumentTypeError(exc.message) from None

@@ -10,8 +10,8 @@ from jobs.errors import LabelmillError
 from jobs.settings import DEFAULT_MODEL
 from producer.client import Labelmill
 from producer.commands.display import errors_console, job_object, print_json
-from producer.commands.options import add_broker, add_json, connect, duration, examples, pair, positive
-from producer.ids import check_ids
+from producer.commands.options import add_broker, add_json, connect, duration, examples, job_id, pair, positive, webhook
+from producer.ids import NoImagesError, check_ids
 from producer.job import Job
 from producer.progress import Watch
 from producer.sending import Sender
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--model", metavar="M", help=f"[LABELMILL_MODEL] default: {DEFAULT_MODEL}")
     add("--digest", default="", metavar="SHA256", help="only workers with this very model file; a beginning will do")
-    add("--job-id", metavar="ID", help="the same id again is the same job: only what is missing is sent")
+    add("--job-id", type=job_id, metavar="ID", help="the same id again is the same job: only what is missing is sent")
     add("--top-k", type=positive, default=5, metavar="K", help="labels for each image; default: 5")
     add(
         "--by",
@@ -53,7 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--retention", type=duration, metavar="7d", help="results are kept this long [LABELMILL_RETENTION_S]")
     add("--metadata", type=pair, action="append", default=[], metavar="K=V", help="kept with the job; again for more")
     add("--cache", action="store_true", help="take results of the same bytes from earlier jobs with --cache")
-    add("--webhook", default="", metavar="URL", help="called when the job ends [LABELMILL_WEBHOOK_SECRET signs it]")
+    add(
+        "--webhook",
+        type=webhook,
+        metavar="URL",
+        help="called when the job ends [LABELMILL_WEBHOOK_SECRET signs it]",
+    )
     add("--chunk-size", type=positive, metavar="N", help="images of one ticket; default: about 100 ms of work")
     add("--force", action="store_true", help="also when no worker serves the model yet")
     add(
@@ -89,11 +94,12 @@ def run(args: argparse.Namespace) -> int:
         strict=args.strict,
         on_bad=bad_lines,
     )
-    if args.job_id and client.is_sealed(args.job_id):
-        watch.note(f"job {args.job_id} is there already: nothing is sent")
-    else:
-        check_ids(source)
+    again = bool(args.job_id and client.is_sealed(args.job_id))
+    if not again:
+        _check_ids(source, args.sources)
     job = _open(client, args, model, digest)
+    if again:
+        watch.note(f"job {job.id} is there already: nothing is sent")
     if not args.json:
         print(job.id, flush=True)
     sender = job.sender(chunk_size=args.chunk_size)
@@ -102,6 +108,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**job_object(status), "sent": sender.sent, "bad_lines": bad_lines.count})
     return EXIT_FAILED_ITEMS if args.strict and status.request_counts["failed"] else 0
+
+
+def _check_ids(source: Source, names: list[str]) -> None:
+    try:
+        check_ids(source)
+    except NoImagesError:
+        raise NoImagesError(f"no images found in {', '.join(names)}") from None
 
 
 class _BadLines:
@@ -126,7 +139,7 @@ def _open(client: Labelmill, args: argparse.Namespace, model: str, digest: str) 
         expires_s=args.expires,
         retention_s=args.retention,
         cache=args.cache,
-        webhook=args.webhook,
+        webhook=args.webhook or "",
     )
 
 

@@ -67,7 +67,7 @@ def test_the_same_job_id_again_is_the_same_job(redis: RedisServer, photos: Path)
     assert again["request_counts"] == first["request_counts"]
     other = labelmill(redis, "submit", photos, "--model", "noop", "--job-id", "tuesday", "--top-k", "1")
     assert (other.code, other.out) == (7, "")
-    assert "there already, with top_k 5 and not 1" in other.err
+    assert other.err == "labelmill: job tuesday is there already, with top_k 5 and not 1\n"
 
 
 def test_detach_ends_when_all_is_sent_whether_or_not_a_worker_is_there(redis: RedisServer, photos: Path) -> None:
@@ -80,10 +80,10 @@ def test_detach_ends_when_all_is_sent_whether_or_not_a_worker_is_there(redis: Re
     ("arguments", "code", "said"),
     [
         (["/no/such/folder"], 3, "no such file or folder: /no/such/folder"),
-        (["{empty}"], 3, "no images found"),
+        (["{empty}"], 3, "no images found in {empty}"),
         (["{photos}", "--model", "nobody"], 6, "serves 'nobody' (served there: noop)"),
         (["{photos}", "--digest", "abc"], 6, "serves 'noop' with sha256:abc (served there: sha256:"),
-        (["{photos}", "--job-id", "a b"], 7, "job id 'a b' must be"),
+        (["{photos}", "--job-id", "a b"], 2, "job id 'a b' must be"),
         (["{photos}", "--webhook", "ftp://x"], 2, "webhook must be"),
         (["{photos}", "{photos}/sub"], 3, "named twice"),
     ],
@@ -92,10 +92,10 @@ def test_bad_input_is_one_line_with_its_own_exit_code(
     arguments: list[str], code: int, said: str, redis: RedisServer, photos: Path
 ) -> None:
     (photos.parent / "empty").mkdir()
-    words = [word.format(photos=photos, empty=photos.parent / "empty") for word in arguments]
-    done = labelmill(redis, "submit", "--model", "noop", *words)
+    places = {"photos": photos, "empty": photos.parent / "empty"}
+    done = labelmill(redis, "submit", "--model", "noop", *(word.format(**places) for word in arguments))
     assert (done.code, done.out) == (code, "")
-    assert said in done.err
+    assert said.format(**places) in done.err
     assert done.err.count("\n") == 1, done.err
     assert redis.ledger.jobs() == []
 
@@ -170,6 +170,8 @@ def test_a_job_that_goes_on_says_so(redis: RedisServer, photos: Path, tmp_path: 
         (["--json"], "name a file with --output"),
         (["--output", "{out}", "--errors", "{out}"], "two files"),
         (["--columns", "owner"], "in jsonl your fields are"),
+        (["--columns", "owner,status", "--format", "csv"], "every table has 'status' already"),
+        (["--columns", "label_1", "--format", "parquet", "--output", "{out}"], "every table has 'label_1' already"),
         (["--output", "/proc/nope/x.jsonl"], "cannot write /proc/nope/x.jsonl"),
         (["--follow", "--output", "/proc/nope/x.jsonl"], "cannot write /proc/nope/x.jsonl"),
     ],
@@ -228,7 +230,8 @@ def test_delete_forgets_a_job_but_not_a_running_one(redis: RedisServer, photos: 
     kept = labelmill(redis, "delete", owners, "waits")
     assert (kept.code, len(redis.ledger.jobs())) == (7, 2)
     assert "waits has not ended" in kept.err
-    assert labelmill(redis, "delete", owners, "waits", "--force").code == 0
+    done = labelmill(redis, "delete", owners, "waits", owners, "--force", "--json")
+    assert (done.code, done.json["deleted"]) == (0, [owners, "waits"])
     assert redis.ledger.jobs() == []
     assert redis.client.keys("lm:job:*") == []
 

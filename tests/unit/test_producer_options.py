@@ -39,6 +39,8 @@ def test_pairs_and_numbers_are_read() -> None:
         ["submit", "x", "--expires", "soon"],
         ["submit", "x", "--by", "mail"],
         ["submit", "x", "--metadata", "k"],
+        ["submit", "x", "--job-id", "a b"],
+        ["submit", "x", "--webhook", "http://[::1"],
         ["results"],
         ["results", "j", "--format", "xml"],
         ["status"],
