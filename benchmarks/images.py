@@ -21,7 +21,7 @@ NAMES = ("astronaut.jpg", "coffee.jpg", "rocket.jpg", "retina.jpg", "animals/che
 
 
 def make_images(kind: str, count: int) -> Path:
-    """A folder of ``count`` images: ``photo`` and ``large`` are JPEGs, ``tiny`` are PNGs. Made once; the same each time."""
+    """A folder of ``count`` images, made once: ``photo`` and ``large`` are JPEGs, ``tiny`` are PNGs."""
     size = {"photo": PHOTO, "tiny": TINY, "large": LARGE}[kind]
     folder = FOLDER / f"{kind}-{count}"
     done = folder / ".done"

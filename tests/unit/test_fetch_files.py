@@ -164,7 +164,6 @@ def test_a_folder_that_was_read_from_is_no_way_out(root: Path, fetch: Callable[[
     assert fetch("cats/tom.jpg") == b"tom"
     (cats / "link").symlink_to(outside / "tom.jpg")
     message_of(fetch, "cats/link")
-    message_of(fetch, "cats/..")
     cats.rename(root / "dogs")
     cats.symlink_to(outside)
     assert fetch("cats/tom.jpg") == b"tom"  # the folder that is held, by whatever name
