@@ -6,15 +6,17 @@ says of each of its roots which folder it is on disk, and a producer compares th
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Reach", "common_reach"]
+__all__ = ["Reach", "beyond", "common_reach"]
 
 
 @dataclass(frozen=True)
@@ -63,30 +65,88 @@ def _sign(path: str) -> tuple[str, int, int, int] | None:
 
 
 def common_reach(reaches: Iterable[Reach]) -> Callable[[str], bool]:
-    """Says of a reference whether every one of these workers can read it; of none of them, never."""
-    known = list(reaches)
-    folders = set.intersection(*(reach.folders() for reach in known)) if known else set()
-    hosts = set.intersection(*(set(reach.url_hosts) for reach in known)) if known else set()
-    stores = tuple(f"{host.rstrip('/')}/" for host in hosts if "://" in host)
-    inside = tuple(os.path.join(folder, "") for folder in folders)
+    """Says of a reference whether every one of these workers can read it; of none of them, never.
+
+    The rules are those of the workers (``worker/guard.py``, ``worker/stores.py``, ``worker/roots.py``), but for what
+    only they can know: the addresses of a host's name, and files that are links in a folder (see :func:`beyond`).
+    """
+    kinds = {(frozenset(reach.folders()), reach.url_hosts) for reach in reaches}
+    readers = [(_files_of(folders), _urls_of(hosts), _objects_of(hosts)) for folders, hosts in kinds]
 
     def readable(ref: str) -> bool:
-        if ref.startswith(("http://", "https://")):
-            return _is_named(ref, hosts)
-        return ref in folders or (ref.startswith(inside + stores) and "/../" not in ref)
+        kind = 0 if "://" not in ref else 1 if ref[:8].lower().startswith(("http://", "https://")) else 2
+        return bool(readers) and all(reader[kind](ref) for reader in readers)
 
     return readable
 
 
-def _is_named(url: str, hosts: set[str]) -> bool:
-    """True where a worker with these hosts fetches the URL: names on the usual port, else ``host:port``."""
+def beyond(link: str) -> str:
+    """The file behind a link that leads out of its folder; any other path as it is.
+
+    Workers ask where a file really is, and read none that lies outside of their roots.
+    """
+    real = os.path.realpath(link)
+    return link if os.path.dirname(real) == os.path.realpath(os.path.dirname(link)) else real
+
+
+def _files_of(folders: frozenset[str]) -> Callable[[str], bool]:
+    named = tuple(os.path.join(folder, "") for folder in folders)
+    real = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
+
+    @lru_cache(maxsize=4096)
+    def is_inside(folder: str) -> bool:
+        return os.path.join(os.path.realpath(folder), "").startswith(real)
+
+    def readable(ref: str) -> bool:
+        if ref in folders:
+            return True
+        return ref.startswith(named) and "/../" not in ref and is_inside(os.path.dirname(ref))
+
+    return readable
+
+
+def _objects_of(hosts: Sequence[str]) -> Callable[[str], bool]:
+    prefixes = tuple(f"{host.rstrip('/')}/" for host in hosts if "://" in host)
+
+    def readable(ref: str) -> bool:
+        return ref.startswith(prefixes) and "::" not in ref and not {".", ".."} & set(ref.split("/"))
+
+    return readable
+
+
+def _urls_of(hosts: Sequence[str]) -> Callable[[str], bool]:
+    entries = {_ascii(host.strip()) for host in hosts if "://" not in host}
+    exact = {entry for entry in entries if not entry.startswith("*")}
+    below = tuple(entry[1:] for entry in entries if entry.startswith("*."))
+
+    def readable(ref: str) -> bool:
+        try:
+            parts = urlsplit(ref)
+            host, port = _ascii((parts.hostname or "").rstrip(".")), parts.port
+        except ValueError:
+            return False
+        usual = {"http": 80, "https": 443}[parts.scheme]
+        bare = f"[{host}]" if ":" in host else host
+        if not host or "@" in parts.netloc:
+            return False
+        if f"{bare}:{usual if port is None else port}" in exact:
+            return True
+        allowed = "*" in entries or bare in exact or host.endswith(below)
+        return port in (None, usual) and allowed and not _is_private(host)
+
+    return readable
+
+
+@lru_cache(maxsize=4096)
+def _ascii(host: str) -> str:
+    """A host's name as it is asked for; raises :class:`UnicodeError` where it is none."""
+    return host.encode("idna").decode("ascii").lower()
+
+
+@lru_cache(maxsize=4096)
+def _is_private(host: str) -> bool:
+    """True for an address, not a name, that cannot be reached from anywhere."""
     try:
-        parts = urlsplit(url)
-        host, port = (parts.hostname or "").rstrip("."), parts.port
+        return not ipaddress.ip_address(host).is_global
     except ValueError:
         return False
-    usual = {"http": 80, "https": 443}[parts.scheme]
-    if f"{host}:{port or usual}" in hosts:
-        return True
-    below = any(host.endswith(name[1:]) for name in hosts if name.startswith("*."))
-    return port in (None, usual) and (host in hosts or "*" in hosts or below)

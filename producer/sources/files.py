@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jobs.errors import SourceError
 from jobs.items import MAX_ID_CHARS, UNCARRIABLE, Item
+from jobs.reach import beyond
 from producer.sources.contract import unnamable
 from producer.sources.patterns import IMAGE_SUFFIXES, Pattern, is_pattern
 
@@ -64,7 +65,7 @@ class Files:
             elif os.path.isdir(root.path):
                 yield from _walk(root.name, root.path, _has_image_suffix)
             else:
-                yield _item(root.name, root.path)
+                yield _item(root.name, beyond(root.path) if os.path.islink(root.path) else root.path)
 
 
 def _root(name: str) -> _Root:
@@ -118,7 +119,7 @@ def _entries(
             if depth is None or depth > 1:
                 yield from _walk(inner, entry.path, wanted, depth and depth - 1)
         elif wanted(entry):
-            yield _item(inner, entry.path)
+            yield _item(inner, beyond(entry.path) if entry.is_symlink() else entry.path)
 
 
 def _item(custom_id: str, path: str) -> Item:
