@@ -68,6 +68,8 @@ if broker_url.startswith(("redis", "sentinel")):
         "visibility_timeout": 60,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        # A worker that is killed while it looks keeps the others from looking: for these seconds, not for 5 minutes.
+        "unacked_mutex_expire": 10,
         "socket_keepalive": True,
         "health_check_interval": 10,
         # Only read for sentinel:// URLs: which of the groups that the Sentinels watch is ours.

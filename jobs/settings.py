@@ -220,5 +220,6 @@ def _shown(name: str, value: Any) -> str:
 
 
 def mask_url(text: str) -> str:
-    """The text with the password of any URL in it replaced."""
-    return re.sub(r"(\w+://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+    """The text with the password of any URL in it replaced: before the last ``@`` of its host, or in its query."""
+    text = re.sub(r"(\w+://[^:/@\s]*):(?:[^/\s]*@|[^@\s]*@)", r"\1:***@", text)
+    return re.sub(r"([?&]password=)[^&\s'\"]*", r"\1***", text)

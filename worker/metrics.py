@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ import orjson
 
 from jobs.errors import UsageError
 from jobs.settings import Settings
+from worker import leftovers
 from worker.engine import ChunkResult
 
 __all__ = ["Meter", "NoMeter", "PrometheusMeter", "make_meter", "prepare"]
@@ -28,6 +28,8 @@ __all__ = ["Meter", "NoMeter", "PrometheusMeter", "make_meter", "prepare"]
 STAGE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 QUEUE_S = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+#: What the names of the folders begin with.
+FOLDERS = "labelmill-metrics-"
 _DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -128,7 +130,8 @@ def prepare(settings: Settings) -> None:
         raise UsageError("LABELMILL_METRICS_PORT needs prometheus-client: install labelmill[metrics]")
     if os.environ.get(_DIR):
         return
-    folder, pid = tempfile.mkdtemp(prefix="labelmill-metrics-"), os.getpid()
+    leftovers.sweep(FOLDERS)
+    folder, pid = leftovers.make_folder(FOLDERS), os.getpid()
     os.environ[_DIR] = folder  # prometheus_client reads it when it is first imported
 
     def remove() -> None:

@@ -1,8 +1,8 @@
 """Plain Celery, as well set up as we know how: ``celery -A tests.chaos.plain_worker worker``.
 
 One task classifies a list of images, by path or with their bytes in it. It is acknowledged late; what a killed worker
-held comes back when it is older than the visibility timeout, which is looked for each second (the defaults, an hour
-and 100 s, would not recover within a test at all).
+held comes back when it is older than the visibility timeout, which is looked for each second. The defaults (an hour,
+100 s, and 5 minutes until the lock of a worker that was killed while it looked lapses) would not recover within a test.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ app.conf.update(
         "visibility_timeout": VISIBILITY_S,
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": VISIBILITY_S,
     },
 )
 

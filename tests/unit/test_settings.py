@@ -70,6 +70,9 @@ def test_no_password_is_ever_shown() -> None:
     settings = Settings(broker_url="redis://user:hunter2@h:1/0", ledger_url="redis://:hunter2@h:1/0")
     assert "hunter2" not in repr(settings)
     assert mask_url("redis://user:hunter2@h/0 and redis://:hunter2@h") == "redis://user:***@h/0 and redis://:***@h"
+    assert mask_url("redis://:hunt@er2@h/0?x=1") == "redis://:***@h/0?x=1"
+    assert mask_url("sentinel://:hunter2@a:1;sentinel://:hunter2@b:1/0") == "sentinel://:***@a:1;sentinel://:***@b:1/0"
+    assert mask_url("redis://h/0?password=hunter2&db=1") == "redis://h/0?password=***&db=1"
     with pytest.raises(UsageError) as caught:
         Settings.from_env({"LABELMILL_LEASE_S": "redis://:hunter2@h"})
     assert "hunter2" not in caught.value.message
