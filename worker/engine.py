@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from time import perf_counter
 
 import numpy as np
@@ -64,12 +65,20 @@ def top(scores: Scores, k: int) -> Predictions:
     """
     classes = scores.shape[1]
     k = min(k, classes)
-    units = np.rint(scores.astype(np.float64) * SCORE_UNITS).astype(np.int64)
-    keys = units * classes + (classes - 1 - np.arange(classes))  # unique, so the order is too
+    keys = np.rint(scores * np.float64(SCORE_UNITS)).astype(np.int64)
+    keys *= classes
+    keys += _backwards(classes)  # now they are unique, so the order is too
     if k < classes:
-        keys = np.partition(keys, classes - k, axis=1)[:, classes - k :]
-    keys = -np.sort(-keys, axis=1)
-    return Predictions(indices=classes - 1 - keys % classes, units=keys // classes)
+        keys.partition(classes - k, axis=1)
+        keys = keys[:, classes - k :]
+    keys.sort(axis=1)
+    units, rest = np.divmod(keys[:, ::-1], classes)
+    return Predictions(indices=classes - 1 - rest, units=units)
+
+
+@cache
+def _backwards(classes: int) -> NDArray[np.int64]:
+    return np.arange(classes - 1, -1, -1)
 
 
 class Engine:
