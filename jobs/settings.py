@@ -5,6 +5,8 @@ Every variable is ``LABELMILL_`` and the field's name in capitals; a bad value s
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -101,6 +103,15 @@ def _log_format(value: str) -> str:
     return value
 
 
+def _secret(value: str) -> str:
+    if value.startswith("whsec_"):
+        try:
+            base64.b64decode(value.removeprefix("whsec_"), validate=True)
+        except binascii.Error:
+            raise ValueError("what follows whsec_ must be base64") from None
+    return value
+
+
 def parse_seconds(value: str) -> float:
     """Seconds above 0."""
     number = float(value)
@@ -160,7 +171,7 @@ class Settings:
     cache_ttl_s: float = setting(86_400.0, parse_seconds, "how long results are kept by content, for jobs with --cache")
     cache_entries: int = setting(500_000, parse_count, "results kept by content, for each model")
     webhook_hosts: tuple[str, ...] = setting((), parse_names, "hosts that workers may call at a job's end")
-    webhook_secret: str = setting("", _text, "signs webhooks; never shown")
+    webhook_secret: str = setting("", _secret, "signs webhooks; never shown")
     redis_memory_mark: int = setting(2 << 30, parse_bytes, "memory of Redis past which producers wait")
     metrics_port: int = setting(0, _port, "where a worker serves its metrics over HTTP; empty: nowhere")
     metrics_host: str = setting("127.0.0.1", _text, "address of the metrics' port; 0.0.0.0 within a container")

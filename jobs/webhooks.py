@@ -76,7 +76,8 @@ class Herald:
     """Calls webhooks in a thread of its own between :meth:`start` and :meth:`stop`.
 
     ``hosts`` are those that it may call, as ``host`` or ``host:port``: a worker stands where its operator's other
-    machines are, and must not be sent to them by whoever submits a job.
+    machines are, and must not be sent to them by whoever submits a job. Raises :class:`UsageError` for a secret that
+    nothing can be signed with.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Herald:
         self.ledger = ledger
         self.hosts = frozenset(hosts)
         self.secret = secret
+        sign(secret, "", 0, b"")
         self.first_wait_s = first_wait_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="herald", daemon=True)

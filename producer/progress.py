@@ -48,15 +48,18 @@ def duration(seconds: float) -> str:
 
 
 class Watch:
-    """Shows a job's state each time it is told. Use it as a context."""
+    """Shows a job's state each time it is told. Use it as a context.
 
-    def __init__(self, console: Console) -> None:
+    ``bar=False``: lines also on a terminal, because results are written to it meanwhile.
+    """
+
+    def __init__(self, console: Console, *, bar: bool = True) -> None:
         self._console = console
         self._rate = Rate()
         self._next_line = 0.0
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        if console.is_terminal:
+        if bar and console.is_terminal:
             columns = (BarColumn(bar_width=30), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=console, transient=True)
             self._task = self._bar.add_task("starting", total=None)

@@ -39,11 +39,13 @@ def print_json(value: Any, *, indent: bool = True) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
-    """A table on stdout; columns named in ``numbers`` stand to the right."""
+    """A table on stdout; columns named in ``numbers`` stand to the right. The first, the name, is never broken."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         right = column in numbers
-        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=right)
+        table.add_column(
+            column, justify="right" if right else "left", overflow="fold", no_wrap=right or column == columns[0]
+        )
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     console().print(table)

@@ -84,7 +84,7 @@ class _Order:
 
 def run(args: argparse.Namespace) -> int:
     """Write the results there are, or all as they come."""
-    watch = Watch(errors_console())
+    watch = Watch(errors_console(), bar=args.follow and args.output not in (None, "-"))
     order = _order(args, connect(args, say=watch.note).job(args.job))
     with watch, ExitStack() as stack:
         if order.follow:

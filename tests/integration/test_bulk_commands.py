@@ -245,10 +245,10 @@ def test_a_job_that_is_not_there_is_exit_code_7(command: str, redis: RedisServer
 # -- a terminal and a pipe ---------------------------------------------------------------------------
 
 
-def in_terminal(redis: RedisServer, *arguments: object) -> str:
+def in_terminal(redis: RedisServer, *arguments: object, columns: int = 100) -> str:
     """What a command prints on a terminal of 100 columns."""
     control, terminal = pty.openpty()
-    env = {**os.environ, "LABELMILL_BROKER_URL": redis.broker_url, "COLUMNS": "100", "TERM": "xterm"}
+    env = {**os.environ, "LABELMILL_BROKER_URL": redis.broker_url, "COLUMNS": str(columns), "TERM": "xterm"}
     command = [sys.executable, "-m", "producer", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=terminal, stdout=terminal, stderr=terminal)
     os.close(terminal)
@@ -297,6 +297,15 @@ def test_every_command_is_at_home_on_a_terminal(redis: RedisServer, photos: Path
         (["delete", "seen"], "deleted: seen"),
     ):
         assert shown in in_terminal(redis, *words), words
+
+
+def test_on_a_narrow_terminal_an_id_stays_whole_and_results_stand_alone(redis: RedisServer, photos: Path) -> None:
+    job = labelmill(redis, "submit", photos, "--model", "noop").out.strip()
+    assert job in in_terminal(redis, "jobs", columns=60)
+    shown = in_terminal(redis, "results", job, "--follow", "--format", "csv")
+    rows = shown.replace("\r", "").splitlines()
+    assert [row.partition(",")[0] for row in rows if "noop" in row] == ["a.jpg", "sub/b.png", "sub/c.jpg"]
+    assert any(row.startswith("custom_id,status,") for row in rows), rows
 
 
 def test_watch_ends_with_the_job_on_a_terminal_and_in_a_pipe(redis: RedisServer, photos: Path) -> None:

@@ -179,3 +179,8 @@ def test_what_cannot_be_called_is_refused_at_submit(url: str) -> None:
 def test_a_secret_that_is_no_base64_says_so() -> None:
     with pytest.raises(UsageError, match="LABELMILL_WEBHOOK_SECRET"):
         sign("whsec_***", "id", 0, b"")
+
+
+def test_no_herald_begins_with_a_secret_that_cannot_sign(ledger: Ledger) -> None:
+    with pytest.raises(UsageError, match="LABELMILL_WEBHOOK_SECRET"):
+        Herald(ledger, (), secret="whsec_***")

@@ -40,6 +40,7 @@ def test_each_kind_of_value_is_read() -> None:
         ("LABELMILL_LEASE_S", "-1"),
         ("LABELMILL_LEASE_S", "nan"),
         ("LABELMILL_BACKLOG_LIMIT", "1.5"),
+        ("LABELMILL_WEBHOOK_SECRET", "whsec_***"),
     ],
 )
 def test_a_bad_value_stops_with_the_variables_name(name: str, value: str) -> None:
