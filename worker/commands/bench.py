@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from jobs.errors import UsageError
 from worker.models import loader
-from worker.models.flags import add_card_flags, hand_on
+from worker.models.flags import add_card_flags, hand_on, positive, seconds
 from worker.models.timing import Timing, measure
 
 __all__ = ["EPILOG", "add_arguments", "run"]
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=_numbers, metavar="N,...", help="default: 1 and every power of 2 to all cores"
     )
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each setting (default: 1)")
+    parser.add_argument("--seconds", type=seconds, default=1.0, help="for each setting (default: 1)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--compile", action="store_true", help="also a .pt2 compiled by AOTInductor, on 1 thread")
@@ -122,7 +122,4 @@ def _threads(cores: int) -> list[int]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    numbers = tuple(int(part) for part in text.split(","))
-    if min(numbers) < 1:
-        raise ValueError(text)
-    return numbers
+    return tuple(positive(part) for part in text.split(","))

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from worker.models import golden, loader
-from worker.models.flags import add_card_flags, hand_on
+from worker.models.flags import add_card_flags, hand_on, positive
 from worker.models.runtime import Runtime
 
 __all__ = ["EPILOG", "add_arguments", "run"]
@@ -32,7 +32,7 @@ WARM_UPS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", metavar="FILE", help="a model file, or the name of one in the model folder")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of one prediction (default: 1)")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of one prediction (default: 1)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add_card_flags(parser)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import UsageError
-from worker.models.flags import add_preprocessing_flags
+from worker.models.flags import add_preprocessing_flags, positive
 
 __all__ = ["EPILOG", "add_arguments", "run"]
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opset", type=int, help="of an ONNX file (default: 20)")
     parser.add_argument("--name", help="the model's name (default: the output's, without its ending)")
     parser.add_argument("--model-version", default="1", metavar="TEXT", help="default: 1")
-    parser.add_argument("--top-k", type=int, default=5, metavar="N", help="labels of a result (default: 5)")
+    parser.add_argument("--top-k", type=positive, default=5, metavar="N", help="labels of a result (default: 5)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
 
 

@@ -12,6 +12,7 @@ from jobs.errors import UsageError
 from worker.models.card import ModelCard
 from worker.models.flags import add_card_flags, hand_on
 from worker.models.loader import digest, read_card, resolve
+from worker.models.noop import is_noop
 from worker.models.reader import file_format
 
 __all__ = ["EPILOG", "add_arguments", "run"]
@@ -38,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print it."""
     hand_on(args)
+    if is_noop(args.file):
+        raise UsageError(f"{args.file} is no file: it decodes nothing and gives the same scores for every image")
     path = resolve(args.file)
     kind = file_format(path)
     if args.code and kind != "torchscript":

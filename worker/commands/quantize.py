@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.models import loader
-from worker.models.flags import add_card_flags, hand_on
+from worker.models.flags import add_card_flags, hand_on, positive
 
 if TYPE_CHECKING:
     from worker.export.pictures import Pictures
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", metavar="FILE", help="an ONNX file, or the name of one in the model folder")
     parser.add_argument("--calibration", type=Path, required=True, metavar="DIR", help="pictures like those to come")
-    parser.add_argument("--pictures", type=int, default=200, metavar="N", help="of them to take (default: 200)")
+    parser.add_argument("--pictures", type=positive, default=200, metavar="N", help="of them to take (default: 200)")
     parser.add_argument("--evaluate", type=Path, metavar="DIR", help="other pictures to measure on")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     add_card_flags(parser)
@@ -47,13 +48,16 @@ def run(args: argparse.Namespace) -> int:
 
     source = loader.resolve(args.file)
     pictures = read_pictures(args.calibration, loader.read_card(source), limit=args.pictures)
+    _say_skipped(args.calibration, pictures)
     choice = quantize(source, args.output, pictures)
     print(f"{args.output}: {choice}")
     before, after = loader.load(source), loader.load(args.output)
     print(f"size: {source.stat().st_size / 1e6:.1f} to {args.output.stat().st_size / 1e6:.1f} MB")
     faster = _speed(before, after)
     if args.evaluate is not None:
-        fits, finding = _accuracy(before, after, read_pictures(args.evaluate, before.card))
+        others = read_pictures(args.evaluate, before.card)
+        _say_skipped(args.evaluate, others)
+        fits, finding = _accuracy(before, after, others)
     else:
         fits = choice.agreement >= AGREEMENT
         finding = f"top-1 agrees on {100 * choice.agreement:.1f} % of the calibration pictures that were held out"
@@ -61,6 +65,13 @@ def run(args: argparse.Namespace) -> int:
     use = fits and faster >= FASTER
     print(f"{'use it' if use else 'do not use it'}: {faster:.2f} times as fast here; {finding}")
     return 0
+
+
+def _say_skipped(folder: Path, pictures: Pictures) -> None:
+    if pictures.skipped:
+        print(
+            f"labelmill-worker: {folder}: {pictures.skipped} files cannot be decoded and are left out", file=sys.stderr
+        )
 
 
 def _speed(before: Runtime, after: Runtime) -> float:

@@ -34,7 +34,7 @@ class ImageClassifier(nn.Module):
         pixels = images.permute(0, 3, 1, 2).to(torch.float32)
         if self.flip:
             pixels = pixels.flip(1)
-        logits: Tensor = self.network((pixels - self.mean) * self.scale)
+        logits: Tensor = self.network((pixels - self.mean) * self.scale).to(torch.float32)
         if self.activation == "softmax":
             return torch.softmax(logits, dim=1)
         if self.activation == "sigmoid":

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jobs.errors import ExportError
+from worker.models.torchscript import last_line
 
-__all__ = ["ATOL", "RTOL", "eager", "flat", "largest_difference"]
+__all__ = ["ATOL", "RTOL", "eager", "first_line", "flat", "largest_difference"]
 
 #: How far an export's outputs may be from the module's: rtol * |output| + atol.
 RTOL, ATOL = 1e-3, 1e-5
@@ -40,7 +41,7 @@ def largest_difference(
         try:
             got = flat(run(*probe))
         except Exception as exc:
-            raise ExportError(f"it fails on inputs of {shape}: {str(exc).strip().splitlines()[-1]}") from exc
+            raise ExportError(f"it fails on inputs of {shape}: {last_line(exc)}") from exc
         if len(got) != len(expected):
             raise ExportError(f"it gives {len(got)} outputs where the module gives {len(expected)}")
         for number, (one, other) in enumerate(zip(got, expected, strict=True)):
@@ -69,6 +70,11 @@ def flat(output: Any) -> Arrays:
     if isinstance(output, tuple | list):
         return [array for part in output for array in flat(part)]
     return [np.asarray(output)]
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of a message: torch's and users' may have pages."""
+    return str(exc).strip().partition("\n")[0]
 
 
 def _drift(number: int, got: NDArray[Any], expected: NDArray[Any], shape: list[list[int]]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from jobs.errors import ExportError, ModelFileError, UsageError
 from worker.export.calm import one_thread
 from worker.export.classifier import name_of
-from worker.export.compare import eager, largest_difference
+from worker.export.compare import eager, first_line, largest_difference
 from worker.export.files import written_whole
 from worker.export.probes import tensor_probes
 from worker.export.torchscript import METHODS, to_torchscript
@@ -30,6 +30,8 @@ __all__ = ["OPSET", "OnnxExport", "quiet", "to_onnx"]
 
 #: The opset that torch.onnx of torch 2.13 is made for.
 OPSET = 20
+#: The oldest that torch.onnx writes.
+OLDEST_OPSET = 7
 #: protobuf's limit for one message, and so for a model in one file (bytes).
 MAX_BYTES = 2**31 - 1
 
@@ -81,6 +83,9 @@ def to_onnx(
     """
     if method not in METHODS:
         raise UsageError(f"method {method!r}: one of {', '.join(METHODS)}")
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise UsageError(f"opset {opset} cannot be written; ask for {OLDEST_OPSET} to {newest}")
     module = module.eval()
     _check_size(module)
     inputs = list(input_names or list(inspect.signature(module.forward).parameters)[: len(example)])
@@ -119,7 +124,7 @@ def _attempt(model: onnx.ModelProto, task: _Task, method: str) -> OnnxExport:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
-        raise ExportError(f"onnx.checker refuses the export: {_first_line(exc)}") from exc
+        raise ExportError(f"onnx.checker refuses the export: {first_line(exc)}") from exc
     _forget_origins(model.graph.node)
     onnx.save_model(model, str(task.target))
     session = open_session(task.target)
@@ -198,11 +203,7 @@ def _cause(exc: BaseException) -> str:
         exc = exc.__cause__
     places = [line.strip() for line in str(exc).splitlines() if line.strip().startswith('File "')]
     where = f" ({places[-1]})" if places else ""
-    return f"{type(exc).__name__}: {_first_line(exc)}{where}"
-
-
-def _first_line(exc: BaseException) -> str:
-    return str(exc).strip().partition("\n")[0]
+    return f"{type(exc).__name__}: {first_line(exc)}{where}"
 
 
 @contextmanager

@@ -87,15 +87,13 @@ def quantize(source: Path, target: Path, pictures: Pictures) -> Choice:
         raise UsageError(f"{source} is no ONNX file; export the model with --format onnx first")
     runtime = load_onnx(source, loader.read_card(source), loader.digest(source))
     golden.verify(runtime)
-    with tempfile.TemporaryDirectory(prefix="labelmill-quantize-") as name:
+    # The target comes first: that it cannot be written should not be found out after minutes of work.
+    with written_whole(target) as partial, tempfile.TemporaryDirectory(prefix="labelmill-quantize-") as name:
         bench = _set_up(source, Path(name), runtime.card, pictures)
         choice = _search(bench)
         model = onnx.load_model(str(_attempt(bench, choice)))
-    card = replace(
-        runtime.card, name=target.stem, source=f"{runtime.card.source}; int8 of {runtime.digest}, {choice}".lstrip("; ")
-    )
-    with written_whole(target) as partial:
-        _finish(model, card, partial)
+        origin = f"{runtime.card.source}; int8 of {runtime.digest}, {choice}".lstrip("; ")
+        _finish(model, replace(runtime.card, name=target.stem, source=origin), partial)
     return choice
 
 

@@ -52,8 +52,8 @@ def to_torch_export(
             program = torch.export.export(module, tuple(example), dynamic_shapes=tuple({0: batch} for _ in example))
         except Exception as exc:
             raise TraceError(
-                f"torch.export cannot capture {name_of(module)}: {_first_line(exc)}; --format torchscript or onnx "
-                "keep a branch on data"
+                f"torch.export cannot capture {name_of(module)}: {_first_line(exc)}; try --format torchscript or "
+                "onnx, which keep a branch on data"
             ) from exc
     try:
         return Captured(program, largest_difference(module, program.module(), probes or tensor_probes(example)))

@@ -102,12 +102,13 @@ def _without_trace(
 
 
 def _traced(module: nn.Module, example: tuple[Tensor, ...], probes: Sequence[tuple[Tensor, ...]]) -> Scripted:
-    script, branches = trace(module, example)
+    script, branches, constants = trace(module, example)
     where = f"branch on data at {branches[0]}" if branches else ""
     try:
-        largest = largest_difference(module, script, probes)
+        largest = _difference(module, script, probes)
     except ExportError as exc:
-        because = f" because of a {where}" if where else ""
+        frozen = f"number taken from the data at {constants[0]}" if constants else ""
+        because = f" because of a {where or frozen}" if where or frozen else ""
         raise TraceError(
             f"the trace of {name_of(module)} does not compute what the module does{because}: "
             f"{exc.message}; use --method script or auto"
@@ -117,7 +118,7 @@ def _traced(module: nn.Module, example: tuple[Tensor, ...], probes: Sequence[tup
 
 def _scripted(module: nn.Module, _: tuple[Tensor, ...], probes: Sequence[tuple[Tensor, ...]]) -> Scripted:
     script = script_module(module)
-    return Scripted(script, "script", largest_difference(module, script, probes))
+    return Scripted(script, "script", _difference(module, script, probes))
 
 
 def _mixed(module: nn.Module, example: tuple[Tensor, ...], probes: Sequence[tuple[Tensor, ...]]) -> Scripted:
@@ -125,7 +126,16 @@ def _mixed(module: nn.Module, example: tuple[Tensor, ...], probes: Sequence[tupl
     partly = copy.deepcopy(module)
     _script_children(partly)
     result = _traced(partly, example, probes)
-    return Scripted(result.module, "mixed", largest_difference(module, result.module, probes))
+    return Scripted(result.module, "mixed", _difference(module, result.module, probes))
+
+
+def _difference(module: nn.Module, script: Any, probes: Sequence[tuple[Tensor, ...]]) -> float:
+    """Without torch's optimiser, which would compile the module anew for every shape.
+
+    It took 47 of the 93 s of DenseNet-161's export. What is saved is loaded and compared once more as a worker runs it.
+    """
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        return largest_difference(module, script, probes)
 
 
 def _script_children(module: nn.Module) -> None:
@@ -138,8 +148,10 @@ def _script_children(module: nn.Module) -> None:
             _script_children(child)
 
 
-def trace(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Any, list[str]]:
-    """The operations that the module runs on the example, and the places where it branches on data.
+def trace(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Any, list[str], list[str]]:
+    """The operations that the module runs on the example, and the places where it loses what depends on data.
+
+    Those are the branches, and those where a number or an array is made of a tensor.
 
     Raises :class:`~jobs.errors.TraceError` where torch cannot trace.
     """
@@ -150,12 +162,11 @@ def trace(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[Any, list[str
             script = torch.jit.trace(module, example, check_trace=False)
         except Exception as exc:
             raise TraceError(f"{name_of(module)} cannot be traced: {_last_line(exc)}") from exc
-    branches = [
-        f"{warning.filename}:{warning.lineno}"
-        for warning in caught
-        if issubclass(warning.category, tracer_warning) and "Python boolean" in str(warning.message)
-    ]
-    return script, branches
+    places: tuple[list[str], list[str]] = [], []
+    for warning in caught:
+        if issubclass(warning.category, tracer_warning):
+            places["Python boolean" not in str(warning.message)].append(f"{warning.filename}:{warning.lineno}")
+    return script, *places
 
 
 def script_module(module: nn.Module) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +53,11 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError(f"no weights at {path}")
+    if _is_torchscript(path):
+        raise WeightsError(
+            f"{path} is a TorchScript file, not a state dict; take the weights out of it: "
+            "torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on pickle protocols; the outcome is what counts
@@ -67,6 +73,14 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     except Exception as exc:
         raise WeightsError(f"{path} cannot be read as weights: it is damaged or cut short") from exc
     return _state_dict(loaded, path)
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def _state_dict(loaded: Any, path: Path) -> Mapping[str, Tensor]:

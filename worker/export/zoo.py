@@ -53,7 +53,7 @@ def architecture(
     card = card_of(name)
     if labels is not None:
         card = replace(card, labels=labels)
-    return _without_auxiliary(name, network).eval(), _with_source(card, weights)
+    return _finished(name, network).eval(), _with_source(card, weights)
 
 
 def card_of(name: str) -> ModelCard:
@@ -96,7 +96,10 @@ def _network(name: str, labels: tuple[str, ...] | None) -> nn.Module:
     return network
 
 
-def _without_auxiliary(name: str, network: Any) -> nn.Module:
+def _finished(name: str, network: Any) -> nn.Module:
+    """What is exported of a network that has its weights."""
+    if name == efficientnet.NAME:
+        return efficientnet.rebuilt(network)
     if name in AUXILIARY:
         network.aux_logits = False
         for part in ("aux1", "aux2", "AuxLogits"):

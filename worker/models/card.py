@@ -7,6 +7,7 @@ side-car JSON beside it, always as one JSON document under the key :data:`CARD_K
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -28,6 +29,11 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ModelCardError(f"model card: {key} is {value!r}; one of {', '.join(allowed)}")
+
+
+def _is_size(size: Any) -> bool:
+    """Whether it is (height, width) in pixels."""
+    return isinstance(size, tuple) and len(size) == 2 and all(type(edge) is int and edge > 0 for edge in size)
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,17 @@ class Preprocessing:
     scaled_decode: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        numbers = (*self.mean, *self.std)
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(map(math.isfinite, numbers)) or min(self.std) <= 0:
             raise ModelCardError("preprocessing: mean and std are three numbers each, std above 0")
         _one_of("interpolation", self.interpolation, get_args(Interpolation))
         _one_of("color_order", self.color_order, ("RGB", "BGR"))
-        lengths = [self.resize] if isinstance(self.resize, int) else [*(self.resize or ())]
-        if any(not isinstance(length, int) or length < 1 for length in (*lengths, *(self.crop or ()))):
-            raise ModelCardError("preprocessing: resize and crop are whole numbers of pixels, 1 or more")
+        edges = [(self.resize, self.resize) if isinstance(self.resize, int) else self.resize, self.crop]
+        if not all(edge is None or _is_size(edge) for edge in edges) or not isinstance(self.scaled_decode, bool):
+            raise ModelCardError(
+                "preprocessing: resize is a whole number of pixels or [height, width], crop is [height, width], each "
+                "1 or more; scaled_decode is true or false"
+            )
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Preprocessing:
@@ -102,8 +112,10 @@ class ModelCard:
         _one_of("activation", self.activation, get_args(Activation))
         _one_of("input", self.input, get_args(InputKind))
         _one_of("output", self.output, get_args(OutputKind))
-        if not self.labels or not self.name or self.top_k < 1:
+        if not self.labels or not self.name or type(self.top_k) is not int or self.top_k < 1:
             raise ModelCardError("a model card needs a name, at least one label and a top_k of 1 or more")
+        if not all(isinstance(text, str) for text in (self.name, self.version, self.source)):
+            raise ModelCardError("a model card's name, version and source are text")
 
     def with_name(self, name: str) -> ModelCard:
         """The same card under another name."""

@@ -14,7 +14,16 @@ from worker.models.card import ModelCard, Preprocessing
 from worker.models.labels import read_labels
 from worker.models.reader import CARD_VARIABLE
 
-__all__ = ["PRESETS", "add_card_flags", "add_preprocessing_flags", "card_from_flags", "hand_on", "parse_preprocessing"]
+__all__ = [
+    "PRESETS",
+    "add_card_flags",
+    "add_preprocessing_flags",
+    "card_from_flags",
+    "hand_on",
+    "parse_preprocessing",
+    "positive",
+    "seconds",
+]
 
 #: The name of a card before a file takes it: each file gets its own name.
 PLAIN_NAME = "plain"
@@ -69,6 +78,24 @@ def hand_on(args: argparse.Namespace) -> None:
     card = card_from_flags(args, PLAIN_NAME)
     if card is not None:
         os.environ[CARD_VARIABLE] = card.to_json()
+
+
+def positive(text: str) -> int:
+    """The type of a count on the command line."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """The type of a time on the command line."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds above 0")
+    return value
 
 
 def parse_preprocessing(

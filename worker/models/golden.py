@@ -79,7 +79,12 @@ def _read(sample: dict[str, Any], runtime: Runtime) -> tuple[Images, Scores, flo
         images = golden_images(*runtime.card.preprocessing.size, kinds)
         scores = np.frombuffer(base64.b64decode(sample["scores"]), "<f4").astype(np.float32)
         expected = scores.reshape(len(images), len(runtime.card.labels))
-        return images, expected, float(sample["rtol"]), float(sample["atol"])
+        rtol, atol = float(sample["rtol"]), float(sample["atol"])
+        if not (0 <= rtol < 1 and 0 <= atol < 1):
+            raise ModelCardError(
+                f"golden sample with a tolerance of {atol:g} + {rtol:g} x score: nothing would fail it"
+            )
+        return images, expected, rtol, atol
     except (KeyError, TypeError, ValueError) as exc:
         raise ModelCardError(f"golden sample cannot be read: {type(exc).__name__}: {exc}") from exc
 

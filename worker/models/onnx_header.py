@@ -1,8 +1,8 @@
 """What an ONNX file says of itself, read without onnx, onnxruntime or the graph.
 
-A ``ModelProto`` is a row of protobuf fields; this walks over them and skips the graph by its length, so that
-the card of a file of gigabytes is read in a millisecond.
-Source of the numbers: onnx.proto3 (ModelProto, OperatorSetIdProto, StringStringEntryProto).
+A ``ModelProto`` is a row of protobuf fields; this walks over them, and over the graph's without reading its weights,
+so that the card of a file of gigabytes is read in milliseconds.
+Source of the numbers: onnx.proto3 (ModelProto, GraphProto, TensorProto, OperatorSetIdProto, StringStringEntryProto).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ __all__ = ["OnnxHeader", "read_onnx_header"]
 
 # Field numbers of ModelProto.
 _IR_VERSION, _PRODUCER, _GRAPH, _OPSET_IMPORT, _METADATA = 1, 2, 7, 8, 14
+# Of GraphProto and TensorProto, and the data location that means another file.
+_INITIALIZER, _DATA_LOCATION, _EXTERNAL = 5, 14, 1
 # Wire types of protobuf.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -28,12 +30,16 @@ MAX_FIELD_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class OnnxHeader:
-    """``opsets`` maps a domain ("" is the standard one) to its version."""
+    """``opsets`` maps a domain ("" is the standard one) to its version.
+
+    ``external`` is True where a weight of the graph is kept in another file.
+    """
 
     ir_version: int
     opsets: dict[str, int]
     producer: str
     metadata: dict[str, str]
+    external: bool = False
 
 
 def read_onnx_header(path: Path) -> OnnxHeader:
@@ -46,7 +52,7 @@ def read_onnx_header(path: Path) -> OnnxHeader:
 
 
 def _header(file: BinaryIO, size: int) -> OnnxHeader:
-    ir_version, producer, graphs = 0, "", 0
+    ir_version, producer, graphs, external = 0, "", 0, False
     opsets: dict[str, int] = {}
     metadata: dict[str, str] = {}
     for number, value in _fields(file, size):
@@ -54,6 +60,7 @@ def _header(file: BinaryIO, size: int) -> OnnxHeader:
             ir_version = value
         elif number == _GRAPH:
             graphs += 1
+            external = external or bool(value)
         elif isinstance(value, bytes):
             if number == _PRODUCER:
                 producer = value.decode()
@@ -65,7 +72,7 @@ def _header(file: BinaryIO, size: int) -> OnnxHeader:
                 metadata[key] = text
     if not graphs or not ir_version:
         raise ValueError("it has no graph")
-    return OnnxHeader(ir_version, opsets, producer, metadata)
+    return OnnxHeader(ir_version, opsets, producer, metadata, external)
 
 
 def _fields(file: BinaryIO, size: int) -> Iterator[tuple[int, int | bytes | None]]:
@@ -78,7 +85,9 @@ def _fields(file: BinaryIO, size: int) -> Iterator[tuple[int, int | bytes | None
             length = _varint(file)
             if length > size - file.tell():
                 raise ValueError("it is cut short")
-            if number == _GRAPH or length > MAX_FIELD_BYTES:
+            if number == _GRAPH:
+                yield number, int(_is_external(file, file.tell() + length))
+            elif length > MAX_FIELD_BYTES:
                 file.seek(length, 1)
                 yield number, None
             else:
@@ -87,6 +96,38 @@ def _fields(file: BinaryIO, size: int) -> Iterator[tuple[int, int | bytes | None
             file.seek(4 if wire == _FIXED32 else 8, 1)
         else:
             raise ValueError("it is not in protobuf form")
+
+
+def _is_external(file: BinaryIO, end: int) -> bool:
+    """Walk over the graph that ends at ``end``: whether a weight of it says that its data are elsewhere."""
+    found = False
+    for number, stop in _places(file, end):
+        if number == _INITIALIZER:
+            for part, _ in _places(file, stop):
+                found = (part == _DATA_LOCATION and _varint(file) == _EXTERNAL) or found
+    return found
+
+
+def _places(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
+    """Number and end of each field of a message; the file stands at the field's value, and goes on behind it."""
+    while file.tell() < end:
+        number, wire = divmod(_varint(file), 8)
+        if wire == _VARINT:
+            start = file.tell()
+            _varint(file)
+            stop = file.tell()
+            file.seek(start)
+        elif wire == _BYTES:
+            length = _varint(file)
+            stop = file.tell() + length
+        elif wire in (_FIXED32, _FIXED64):
+            stop = file.tell() + (4 if wire == _FIXED32 else 8)
+        else:
+            raise ValueError("it is not in protobuf form")
+        if stop > end:
+            raise ValueError("it is cut short")
+        yield number, stop
+        file.seek(stop)
 
 
 def _varint(file: BinaryIO) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.errors import ModelCardError
+from jobs.errors import ModelCardError, ModelFileError
 from worker.models.card import ModelCard
 from worker.models.runtime import Images, Scores
 
@@ -47,7 +47,10 @@ def empty_scores(card: ModelCard) -> Scores:
 
 
 def check_scores(output: NDArray[Any], card: ModelCard, images: int) -> None:
-    """Raise :class:`~jobs.errors.ModelCardError` unless the output is a row of one score a label an image."""
+    """Raise :class:`~jobs.errors.ModelCardError` unless the output is a row of one score a label an image.
+
+    Raises :class:`~jobs.errors.ModelFileError` where scores are no numbers and no golden sample will tell.
+    """
     if output.ndim != 2 or len(output) != images:
         raise ModelCardError(
             f"{card.name}: the model gives an output of shape {list(output.shape)} for {images} images; "
@@ -58,3 +61,5 @@ def check_scores(output: NDArray[Any], card: ModelCard, images: int) -> None:
             f"{card.name}: the model gives {output.shape[1]} scores an image but the card has "
             f"{len(card.labels)} labels; give the labels the model was trained with"
         )
+    if card.golden is None and np.isnan(output).any():
+        raise ModelFileError(f"{card.name}: the model gives scores that are no numbers (NaN); its weights are no good")

@@ -15,6 +15,8 @@ from jobs.errors import ExportError, ModelCardError, ScriptError, TraceError
 from worker.export import efficientnet
 from worker.export.classifier import as_classifier
 from worker.export.export import export_classifier
+from worker.export.prepare import prepare
+from worker.export.torchscript import to_torchscript
 from worker.export.weights_file import load_weights
 from worker.export.zoo import architecture
 from worker.models import golden, loader
@@ -67,27 +69,39 @@ def test_cifar10_cnn_by_every_road(file_format: str, method: str, by: str, tmp_p
     served_as_in_eager_mode(target, network, card)
 
 
-@pytest.mark.parametrize("file_format", ["onnx", "torchscript"])
-def test_efficientnet_lite0_by_each_format(file_format: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(("file_format", "method", "by"), ROADS)
+def test_efficientnet_lite0_by_every_road(file_format: str, method: str, by: str, tmp_path: Path) -> None:
     network, card = architecture("efficientnet-lite0")
     target = tmp_path / f"lite0{SUFFIX[file_format]}"
 
-    report = export_classifier(network, card, target, file_format=file_format)
+    report = export_classifier(network, card, target, file_format=file_format, method=method)
 
-    assert report.method == "trace"
+    assert report.method == by
     served_as_in_eager_mode(target, network, card)
 
 
-@pytest.mark.parametrize("file_format", ["onnx", "torchscript"])
-def test_efficientnet_lite0_cannot_be_scripted_and_the_message_says_where(file_format: str, tmp_path: Path) -> None:
-    network, card = efficientnet.network(), efficientnet.card()
-    load_weights(network, efficientnet.weights_file())
+def test_efficientnet_lite0_is_rebuilt_bit_for_bit_and_the_file_that_is_prepared_answers_as_it_does() -> None:
+    original, card = efficientnet.network(), efficientnet.card()
+    load_weights(original, efficientnet.weights_file())
+    prepared = prepare("efficientnet-lite0")
+    images = golden.golden_images(224, 224)[:2]
+
+    with torch.inference_mode():
+        expected = as_classifier(original, card)(torch.from_numpy(images))
+        rebuilt = as_classifier(architecture("efficientnet-lite0")[0], card)(torch.from_numpy(images))
+
+    assert torch.equal(rebuilt, expected)
+    np.testing.assert_allclose(loader.load(prepared).predict(images), expected.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_code_that_cannot_be_scripted_is_named_with_its_place(tmp_path: Path) -> None:
+    network = efficientnet.network()
 
     with pytest.raises(ScriptError) as caught:
-        export_classifier(network, card, tmp_path / "lite0", file_format=file_format, method="script")
+        to_torchscript(network, (torch.zeros(2, 3, 224, 224),), method="script", probes=[])
 
     assert "efficientnet_lite_pytorch/model.py" in caught.value.message
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("file_format", ["onnx", "torchscript"])
@@ -190,14 +204,16 @@ def densenet161(weights: Path, target: Path, file_format: str, method: str) -> N
     served_as_in_eager_mode(target, network, card)
 
 
-def test_densenet161_from_a_file_of_weights(densenet161_weights: Path, tmp_path: Path) -> None:
-    densenet161(densenet161_weights, tmp_path / "densenet161.pt", "torchscript", "auto")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("file_format", "method"),
-    [("onnx", "auto"), ("onnx", "script"), ("torchscript", "trace"), ("torchscript", "script")],
+    [
+        ("onnx", "auto"),
+        ("onnx", "script"),
+        ("torchscript", "auto"),
+        ("torchscript", "script"),
+        ("torch_export", "auto"),
+    ],
 )
 def test_densenet161_by_every_road(file_format: str, method: str, densenet161_weights: Path, tmp_path: Path) -> None:
     densenet161(densenet161_weights, tmp_path / f"densenet161{SUFFIX[file_format]}", file_format, method)

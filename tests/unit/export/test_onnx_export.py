@@ -12,7 +12,7 @@ import torch
 from cells import Gate, GatedCell, PlainCell, UnscriptableGate, branch_line, cell_inputs, signed_inputs
 from torch import nn
 
-from jobs.errors import ExportError
+from jobs.errors import ExportError, UsageError
 from worker.export.onnx import to_onnx
 from worker.models.torchscript import quiet_jit
 
@@ -105,9 +105,13 @@ def test_constants_are_folded(tmp_path: Path) -> None:
     assert sorted(operators) == ["Add", "Mul"]
 
 
-def test_an_opset_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ExportError) as caught:
-        to_onnx(PlainCell(), cell_inputs(), tmp_path / "cell.onnx", opset=99)
+@pytest.mark.parametrize("opset", [1, 99])
+def test_an_opset_that_cannot_be_written_is_an_error_of_one_line(
+    opset: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match=rf"opset {opset} cannot be written; ask for 7 to \d+") as caught:
+        to_onnx(PlainCell(), cell_inputs(), tmp_path / "cell.onnx", opset=opset)
 
     assert "\n" not in caught.value.message
+    assert capfd.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []

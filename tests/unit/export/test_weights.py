@@ -17,6 +17,7 @@ from torch import nn
 from jobs.errors import UnsafePickleError, WeightsError
 from worker.export.published import published_weights
 from worker.export.weights_file import load_weights
+from worker.models.torchscript import quiet_jit
 
 
 def network() -> nn.Module:
@@ -53,6 +54,18 @@ def test_the_prefix_of_data_parallel_is_dropped(tmp_path: Path) -> None:
     load_weights(module, saved(tmp_path / "w.pth", {f"module.{key}": value + 1 for key, value in state.items()}))
 
     assert torch.equal(module[0].weight, state["0.weight"] + 1)
+
+
+def test_a_torchscript_file_is_told_apart_from_weights_that_are_damaged(tmp_path: Path) -> None:
+    with quiet_jit():
+        torch.jit.save(torch.jit.script(network()), str(tmp_path / "whole.pt"))
+
+    error = refusal(tmp_path / "whole.pt")
+
+    assert "torch.jit.load(FILE).state_dict()" in error.message
+    with quiet_jit():
+        torch.save(torch.jit.load(str(tmp_path / "whole.pt")).state_dict(), tmp_path / "weights.pth")
+    load_weights(network(), tmp_path / "weights.pth")
 
 
 def test_the_first_missing_and_unexpected_keys_are_named(tmp_path: Path) -> None:

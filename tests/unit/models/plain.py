@@ -25,13 +25,24 @@ def plain_onnx(
     opset: int = 17,
     ir_version: int = 8,
     inputs: int = 1,
+    before: list[int] | None = None,
+    after: str | None = None,
 ) -> Path:
-    """Logits are the means of the three channels: what a model says is easy to foretell."""
+    """Logits are the means of the three channels: what a model says is easy to foretell.
+
+    ``before`` is a shape to which the input is brought, ``after`` an operator on the means.
+    """
     ends = [helper.make_tensor_value_info(f"x{n}", TensorProto.FLOAT, [batch, 3, SIZE, SIZE]) for n in range(inputs)]
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, CLASSES])
     attributes = {"axes": [2, 3], "keepdims": 0} if operator == "ReduceMean" else {}
-    node = helper.make_node(operator, ["x0"], ["logits"], domain=domain, **attributes)
-    graph = helper.make_graph([node], "plain", ends, [output])
+    source, target = "shaped" if before else "x0", "means" if after else "logits"
+    nodes = [helper.make_node(operator, [source], [target], domain=domain, **attributes)]
+    shape = [numpy_helper.from_array(np.array(before or [], np.int64), "shape")]
+    if before:
+        nodes.insert(0, helper.make_node("Reshape", ["x0", "shape"], ["shaped"]))
+    if after:
+        nodes.append(helper.make_node(after, ["means"], ["logits"]))
+    graph = helper.make_graph(nodes, "plain", ends, [output], shape if before else [])
     imports = [helper.make_opsetid("", opset)] + ([helper.make_opsetid(domain, 1)] if domain else [])
     model = helper.make_model(graph, opset_imports=imports)
     model.ir_version = ir_version

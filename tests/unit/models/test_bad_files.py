@@ -7,9 +7,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
-from plain import SIZE, ChannelMeansOfOne, plain_onnx, plain_torchscript
+from plain import SIZE, ChannelMeans, ChannelMeansOfOne, plain_onnx, plain_torchscript
 from torch import nn
 
 from jobs.errors import (
@@ -91,6 +92,40 @@ def test_an_onnx_file_of_a_fixed_batch_says_how_to_free_it(batch: int, tmp_path:
     assert f"fixed at {batch}" in error.message
     assert "dynamic_shapes" in error.message
     assert error.exit_code == 15
+
+
+def test_a_batch_that_is_fixed_inside_the_graph_is_found_at_load(tmp_path: Path) -> None:
+    error = refusal(described(plain_onnx(tmp_path / "hidden.onnx", before=[1, 3, SIZE, SIZE])))
+
+    assert isinstance(error, FixedBatchError)
+    assert "one image but not 2" in error.message
+
+
+@pytest.mark.parametrize("name", ["nan.onnx", "nan.pt"])
+def test_a_plain_file_whose_scores_are_no_numbers_is_refused(name: str, tmp_path: Path) -> None:
+    class NotANumber(ChannelMeans):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).log()
+
+    path = tmp_path / name
+    plain = plain_onnx(path, after="Log") if path.suffix == ".onnx" else plain_torchscript(path, NotANumber())
+
+    assert "NaN" in refusal(described(plain)).message
+
+
+def test_weights_in_a_second_file_are_refused_for_the_digest_would_not_cover_them(
+    tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.onnx"
+    onnx.save(onnx.load(tiny_files["onnx"]), path, save_as_external_data=True, location="tiny.data", size_threshold=0)
+    assert (tmp_path / "tiny.data").is_file()
+
+    error = refusal(path)
+
+    assert isinstance(error, ModelUnsupportedError)
+    assert "onnx.save(onnx.load(FILE), NEW)" in error.message
+    onnx.save(onnx.load(path), tmp_path / "one.onnx")
+    golden.verify(loader.load(tmp_path / "one.onnx"))
 
 
 def test_a_torchscript_file_that_takes_one_image_only_is_refused(tmp_path: Path) -> None:

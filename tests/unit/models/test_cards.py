@@ -90,9 +90,23 @@ def test_a_card_survives_the_way_through_json() -> None:
         {"preprocessing": {"std": [1, 1, 0]}},
         {"preprocessing": {"mean": [1, 1]}},
         {"preprocessing": {"crop": [0, 4]}},
+        {"preprocessing": {"crop": 4}},
+        {"preprocessing": {"crop": [4]}},
+        {"preprocessing": {"crop": []}},
+        {"preprocessing": {"crop": [4, 4, 3]}},
+        {"preprocessing": {"resize": [4]}},
+        {"preprocessing": {"resize": True}},
+        {"preprocessing": {"mean": ["a", "b", "c"]}},
+        {"preprocessing": {"mean": [float("nan")] * 3}},
+        {"preprocessing": {"scaled_decode": "no"}},
         {"preprocessing": {"interpolation": "magic"}},
         {"preprocessing": {"colour": "RGB"}},
         {"top_k": 0},
+        {"top_k": 2.5},
+        {"top_k": True},
+        {"name": 3},
+        {"version": 1},
+        {"source": ["me"]},
     ],
 )
 def test_a_card_with_a_wrong_value_is_refused(change: dict[str, object]) -> None:
@@ -186,6 +200,15 @@ def test_a_wrong_number_of_labels_is_an_error_at_load(labels: list[str], plain_f
 
     with pytest.raises(ModelCardError, match=f"{CLASSES} scores an image but the card has {len(labels)} labels"):
         loader.load(plain_file)
+
+
+def test_the_header_says_whether_weights_are_elsewhere(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    assert not read_onnx_header(tiny_files["onnx"]).external
+
+    for size, external in ((0, True), (10**6, False)):
+        path = tmp_path / f"{size}.onnx"
+        onnx.save(onnx.load(tiny_files["onnx"]), path, save_as_external_data=True, size_threshold=size)
+        assert read_onnx_header(path).external is external
 
 
 def test_the_onnx_header_is_what_onnx_itself_reads(tiny_files: dict[str, Path]) -> None:

@@ -99,7 +99,16 @@ def test_a_sample_of_another_model_is_refused(tiny_files: dict[str, Path], copy_
 
 @pytest.mark.parametrize(
     "change",
-    [{"generator": "dice"}, {"images": [["sunset", 1]]}, {"scores": "AAAA"}, {"scores": "%"}, {"rtol": "much"}, {}],
+    [
+        {"generator": "dice"},
+        {"images": [["sunset", 1]]},
+        {"scores": "AAAA"},
+        {"scores": "%"},
+        {"rtol": "much"},
+        {"rtol": 1e999},
+        {"atol": 3},
+        {},
+    ],
 )
 def test_a_sample_that_cannot_be_read_is_an_error_of_the_card(
     change: dict[str, object], tiny_files: dict[str, Path], copy_of: Callable[[Path], Path]

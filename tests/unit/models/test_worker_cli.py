@@ -110,6 +110,31 @@ def test_a_flag_that_cannot_be_read_is_named(flags: list[str], named: str, tmp_p
     assert named in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check", "noop", "--threads", "0"], "'0' is no whole number above 0"),
+        (["bench", "noop", "--threads", "1,-2"], "'-2' is no whole number above 0"),
+        (["bench", "noop", "--batches", "x"], "'x' is no whole number above 0"),
+        (["bench", "noop", "--seconds", "-1"], "'-1' is no time in seconds above 0"),
+        (["bench", "noop", "--seconds", "nan"], "'nan' is no time in seconds above 0"),
+        (["export", "--arch", "x", "--format", "onnx", "--output", "x", "--top-k", "0"], "'0' is no whole number"),
+    ],
+)
+def test_a_number_out_of_range_is_named(arguments: list[str], said: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+
+    assert end.value.code == 2
+    assert said in lines_of_error(capsys)[-1]
+
+
+def test_there_is_nothing_to_inspect_in_a_model_without_a_file(capsys: Capture) -> None:
+    assert main(["inspect", "noop"]) == 2
+
+    assert "noop is no file" in lines_of_error(capsys)[0]
+
+
 def test_inspect_shows_labels_preprocessing_ends_opset_and_digest(tiny_files: dict[str, Path], capsys: Capture) -> None:
     assert main(["inspect", str(tiny_files["onnx"])]) == 0
 
