@@ -23,7 +23,7 @@ __all__ = ["keep_diary"]
 def keep_diary(diary: Diary) -> None:
     """From now on, in this process and those it forks."""
     hand = threading.local()
-    worker.decode.decode = _decoding(worker.decode.decode, diary, hand)
+    worker.decode.decode_into = _decoding(worker.decode.decode_into, diary, hand)
     Ledger.claim = _claiming(Ledger.claim, diary, hand)  # type: ignore[method-assign]
     Ledger.finish = _finishing(Ledger.finish, diary)  # type: ignore[method-assign]
 
@@ -39,12 +39,11 @@ def _claiming(claim: Callable[..., Any], diary: Diary, hand: threading.local) ->
     return claim_and_tell
 
 
-def _decoding(decode: Callable[..., Any], diary: Diary, hand: threading.local) -> Any:
-    def decode_and_tell(data: bytes, *args: Any, **named: Any) -> Any:
-        image = decode(data, *args, **named)
+def _decoding(decode: Callable[..., None], diary: Diary, hand: threading.local) -> Any:
+    def decode_and_tell(data: bytes, *args: Any, **named: Any) -> None:
+        decode(data, *args, **named)
         name = data.decode().split()[-1]
         diary.write("computed", hand.claim.job, hand.claim.chunk_id, name)
-        return image
 
     return decode_and_tell
 

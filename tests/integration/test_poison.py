@@ -1,8 +1,7 @@
-"""Images that harm their worker: found by bisection, put aside, and their neighbours succeed."""
+"""Images that harm their worker: what becomes of them and of their neighbours; their deliveries: tests/chaos."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -13,24 +12,6 @@ from tests.support.servers import RedisServer, eventually, worker_process
 CHUNK = 16
 TIME_LIMIT_S = 1
 FAST = {"LABELMILL_CHUNK_TIME_LIMIT_S": str(TIME_LIMIT_S)}
-#: Deliveries of a poison image at most: twice with its chunk, once with each half, twice alone.
-MOST = 4 + round(math.log2(CHUNK))
-
-
-@pytest.mark.parametrize(
-    ("kind", "code"),
-    [("SEGFAULT", "crashed_worker"), ("EXIT", "crashed_worker"), ("LOOP", "time_limit"), ("RAISE", "model_error")],
-)
-def test_an_image_that_ends_its_process_fails_alone(redis: RedisServer, tmp_path: Path, kind: str, code: str) -> None:
-    names = write_images(tmp_path, 64, {21: kind})
-    with worker_process(redis, app=POISON_APP, file_roots=[tmp_path], env=FAST):
-        job = submit(redis, tmp_path, chunk_size=CHUNK)
-        assert ends_of(job) == {name: code if name == "0021.jpg" else "succeeded" for name in names}
-    status = assert_books(job)
-    (letter,) = job.client.ledger.dead_letters(job.id)
-    assert (letter.code, letter.item.custom_id, letter.item.ref) == (code, "0021.jpg", str(tmp_path / "0021.jpg"))
-    assert letter.deliveries <= MOST
-    assert status.claims <= len(names) / CHUNK + 2 * MOST
 
 
 def test_a_dead_letter_whose_image_was_mended_succeeds_when_it_is_replayed(redis: RedisServer, tmp_path: Path) -> None:
