@@ -101,7 +101,7 @@ def arriving(share: float) -> int:
 def submit(ledger: Ledger, number: int, images: int) -> int:
     """Add chunks to the job; returns the next chunk's number."""
     for _ in range(images // IMAGES):
-        ledger.submit("wave", number, encode_chunk(Item(f"{number}-{i}", str(i)) for i in range(IMAGES)))
+        ledger.submit("wave", number, encode_chunk([Item(f"{number}-{i}", str(i)) for i in range(IMAGES)]))
         number += 1
     return number
 

@@ -15,10 +15,10 @@ units of 1 / :data:`SCORE_UNITS`, or ``["error_code", "message"]``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -33,6 +33,7 @@ __all__ = [
     "Item",
     "Outcome",
     "Result",
+    "check_items",
     "decode_chunk",
     "decode_outcomes",
     "encode_chunk",
@@ -56,9 +57,8 @@ UNCARRIABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 Outcome = list[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One image of a job.
+class Item(NamedTuple):
+    """One image of a job. A tuple, for there are millions: a frozen dataclass takes four times as long to make.
 
     ``ref`` says where the image is: a path (absolute, or relative to the worker's file roots), ``http(s)://...``,
     ``blob:<sha256>`` for bytes kept in Redis, or ``error:<code>`` where its producer could not read it. ``fields``
@@ -90,8 +90,7 @@ class Chunk:
     sent_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """One line of a job's results.
 
     ``labels`` are ``{"label", "index", "score"}`` from the most to the least likely; ``error`` is
@@ -105,10 +104,10 @@ class Result:
     error: dict[str, str] | None = None
     fields: dict[str, Any] | None = None
     #: Where it stands in the job: entry of the result stream and position in it.
-    entry: str = field(default="", compare=False)
-    position: int = field(default=0, compare=False)
+    entry: str = ""
+    position: int = 0
     #: The chunk it was sent in.
-    chunk: str = field(default="", compare=False)
+    chunk: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The form in which a result is written and shown: no key without a value."""
@@ -122,16 +121,37 @@ class Result:
 
 def encode_item(item: Item, base: str) -> bytes:
     """One line: a bare id where the reference is ``base/id``, else a list."""
-    if item.fields is None:
-        if base and item.ref == f"{base}/{item.custom_id}":
-            return orjson.dumps(item.custom_id)
-        return orjson.dumps([item.custom_id, item.ref])
-    return orjson.dumps([item.custom_id, item.ref, item.fields])
+    return orjson.dumps(_line(item, f"{base}/" if base else ""))
 
 
-def encode_chunk(items: Iterable[Item], *, base: str = "", sent_ms: int = 0) -> bytes:
-    """The payload of a chunk."""
-    return b"\n".join([orjson.dumps({"base": base, "t": sent_ms}), *(encode_item(item, base) for item in items)])
+def encode_chunk(items: Sequence[Item], *, base: str = "", sent_ms: int = 0) -> bytes:
+    """The payload of a chunk. Raises :class:`InvalidItemError` where an id or a reference cannot be carried."""
+    check_items(items)
+    begin = f"{base}/" if base else ""
+    lines = [_line(item, begin) for item in items]
+    header = orjson.dumps({"base": base, "t": sent_ms})
+    if lines and all(isinstance(line, str) for line in lines):  # no text in JSON has '","' within
+        return header + b"\n" + orjson.dumps(lines)[1:-1].replace(b'","', b'"\n"')
+    return b"\n".join([header, *map(orjson.dumps, lines)])
+
+
+def check_items(items: Sequence[Item]) -> None:
+    """As :meth:`Item.checked` for each of them, and much faster where nothing is wrong."""
+    ids, refs = [item.custom_id for item in items], [item.ref for item in items]
+    longest_id, longest_ref = (max(map(len, texts), default=0) for texts in (ids, refs))
+    is_sound = all(ids) and all(refs) and longest_id <= MAX_ID_CHARS and longest_ref <= MAX_REF_CHARS
+    if not is_sound or UNCARRIABLE.search("".join(ids)) or UNCARRIABLE.search("".join(refs)):
+        for item in items:
+            item.checked()
+
+
+def _line(item: Item, begin: str) -> Any:
+    custom_id, ref, fields = item
+    if fields is not None:
+        return [custom_id, ref, fields]
+    if begin and len(ref) == len(begin) + len(custom_id) and ref.startswith(begin) and ref.endswith(custom_id):
+        return custom_id
+    return [custom_id, ref]
 
 
 def decode_chunk(payload: bytes) -> Chunk:

@@ -15,7 +15,7 @@ from jobs.registry import ModelInfo, Registry
 __all__ = ["ResultReader"]
 
 #: Closed chunks read in one round trip.
-PAGE = 100
+PAGE = 16
 
 
 class ResultReader:

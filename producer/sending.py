@@ -179,7 +179,7 @@ class Sender:
 
     def _write(self, number: int, chunk: _Chunk, base: str, lane: str, writer: str) -> int:
         """Into the ledger, then the ticket; returns how many items of the job are queued."""
-        payload = encode_chunk((item.checked() for item in chunk.items), base=base, sent_ms=int(time.time() * 1000))
+        payload = encode_chunk(chunk.items, base=base, sent_ms=int(time.time() * 1000))
         queued = self._client.patience(lambda: self._submit(number, payload, chunk.blobs, writer))
         self._client.patience(lambda: self._client.bell.ring(lane))
         return queued

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 
 from jobs.items import Item, Result
@@ -33,7 +31,7 @@ class Joined:
         row = self._db.execute("SELECT fields FROM fields WHERE id = ?", (result.custom_id,)).fetchone()
         if row is None:
             return result
-        return replace(result, fields=orjson.loads(row[0]) | (result.fields or {}))
+        return result._replace(fields=orjson.loads(row[0]) | (result.fields or {}))
 
     def close(self) -> None:
         """Forget all."""

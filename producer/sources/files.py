@@ -80,7 +80,8 @@ def _root(name: str) -> _Root:
 
 
 def _has_image_suffix(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+    _, dot, suffix = entry.name.rpartition(".")
+    return f"{dot}{suffix}".lower() in IMAGE_SUFFIXES
 
 
 def _matching(root: _Root, pattern: Pattern) -> Iterator[Item]:
@@ -124,7 +125,7 @@ def _entries(
 
 def _item(custom_id: str, path: str) -> Item:
     """The item of a file; a name that cannot travel becomes an item that fails, so that nobody misses it."""
-    if UNCARRIABLE.search(path) or len(custom_id) > MAX_ID_CHARS:
+    if len(custom_id) > MAX_ID_CHARS or (not path.isprintable() and UNCARRIABLE.search(path)):
         return unnamable(custom_id)
     return Item(custom_id, path)
 

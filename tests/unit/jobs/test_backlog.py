@@ -40,7 +40,7 @@ def announce(redis: FakeRedis, *, processes: int, rate: float, node: str = "a") 
 def submit(redis: FakeRedis, images: int) -> Ledger:
     ledger = Ledger(redis)
     ledger.create("job", JobRequest(model="m"))
-    ledger.submit("job", 0, encode_chunk(Item(str(i), str(i)) for i in range(images)))
+    ledger.submit("job", 0, encode_chunk([Item(str(i), str(i)) for i in range(images)]))
     return ledger
 
 
