@@ -76,7 +76,7 @@ def test_follow_that_was_killed_again_and_again_loses_and_doubles_no_line(
 ) -> None:
     out, errors, log = tmp_path / f"out.{suffix}", tmp_path / f"errors.{suffix}", tmp_path / "log"
     follow = ["results", job.id, "--follow", "--output", out, "--errors", errors]
-    for number in range(1, 4):
+    for number in range(1, 3):
         with spawned(redis, *follow, log=log) as process:
             work(job, 8)
             eventually(lambda least=number: marked(out) >= 72 * (least - 1) + 1, what="a mark further on")  # type: ignore[misc]

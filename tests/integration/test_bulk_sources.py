@@ -20,11 +20,26 @@ from jobs.errors import SourceError
 from producer.client import Labelmill
 from producer.sources import Objects, Source, Upload, objects
 from tests.support.cli import labelmill
-from tests.support.servers import RedisServer, worker_process
+from tests.support.servers import RedisServer, redis_server, worker_process
 from worker.export.prepare import prepare
 
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "photos"
 KEYS = [f"in/{number % 3}/{number:02}.jpg" for number in range(25)]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[RedisServer]:
+    """One Redis with a worker of noop for all of these tests."""
+    with redis_server() as redis, worker_process(redis, concurrency=1):
+        yield redis
+
+
+@pytest.fixture
+def redis(served: RedisServer) -> RedisServer:
+    """The Redis, with no job."""
+    for job in served.ledger.jobs():
+        served.ledger.delete(job)
+    return served
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +103,11 @@ def test_a_store_that_does_not_answer_says_so(s3: Any, monkeypatch: pytest.Monke
 
 
 def test_images_come_from_a_bucket_and_labels_go_to_one(s3: Any, redis: RedisServer) -> None:
-    with worker_process(redis, concurrency=1):
-        done = labelmill(redis, "submit", "s3://bucket/in", "--model", "noop", "--job-id", "s3")
-        assert done.code == 0, done.err
-        for name in ("labels.jsonl", "labels.parquet"):
-            written = labelmill(redis, "results", "s3", "--follow", "--output", f"s3://bucket/out/{name}")
-            assert written.code == 0, written.err
+    done = labelmill(redis, "submit", "s3://bucket/in", "--model", "noop", "--job-id", "s3")
+    assert done.code == 0, done.err
+    for name in ("labels.jsonl", "labels.parquet"):
+        written = labelmill(redis, "results", "s3", "--follow", "--output", f"s3://bucket/out/{name}")
+        assert written.code == 0, written.err
     lines = [json.loads(line) for line in s3.cat("bucket/out/labels.jsonl").splitlines()]
     assert sorted(line["custom_id"] for line in lines) == sorted(key.removeprefix("in/") for key in KEYS)
     with s3.open("bucket/out/labels.parquet", "rb") as file:
@@ -114,8 +128,7 @@ def test_lists_and_archives_in_a_bucket_are_read_as_on_disk(s3: Any, tmp_path: P
 
 
 def test_a_target_that_cannot_be_written_leaves_nothing(s3: Any, redis: RedisServer) -> None:
-    with worker_process(redis, concurrency=1):
-        assert labelmill(redis, "submit", "s3://bucket/in", "--model", "noop", "--job-id", "s3").code == 0
+    assert labelmill(redis, "submit", "s3://bucket/in", "--model", "noop", "--job-id", "s3").code == 0
     done = labelmill(redis, "results", "s3", "--output", "s3://nobucket/labels.jsonl")
     assert (done.code, done.err.count("\n")) == (70, 1)
     assert "cannot write s3://nobucket/labels.jsonl" in done.err
@@ -127,8 +140,7 @@ def test_a_zip_of_ten_thousand_images_goes_through_by_value(redis: RedisServer, 
     with zipfile.ZipFile(path, "w") as archive:
         for number in range(10_000):
             archive.writestr(f"{number % 100}/{number:05}.jpg", random.randbytes(300) if number % 2 else b"the same")
-    with worker_process(redis, concurrency=1):
-        done = labelmill(redis, "submit", path, "--model", "noop", "--job-id", "zip", "--json")
+    done = labelmill(redis, "submit", path, "--model", "noop", "--job-id", "zip", "--json")
     assert done.code == 0, done.err
     assert done.json["request_counts"]["succeeded"] == 10_000
     assert labelmill(redis, "audit", "zip", "--json").json["balanced"]
