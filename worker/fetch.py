@@ -16,7 +16,7 @@ from worker.roots import Roots
 from worker.stores import Stores
 from worker.urls import Resolve, Urls, resolve
 
-__all__ = ["BLOB", "Fetcher", "retry"]
+__all__ = ["BLOB", "Fetcher", "is_remote", "retry"]
 
 #: Begins the reference of bytes that someone else holds; the key follows.
 BLOB = "blob:"
@@ -84,6 +84,11 @@ class Fetcher:
         if len(data) > self.max_bytes:
             raise TooLargeError(f"the upload has {len(data)} bytes; at most {self.max_bytes} are allowed")
         return data
+
+
+def is_remote(ref: str) -> bool:
+    """Whether a reference is asked of a server."""
+    return _SCHEME.match(ref) is not None
 
 
 def retry(

@@ -22,8 +22,10 @@ from jobs.errors import (
 )
 from jobs.items import BROKEN, Item, decode_outcomes, label_objects
 from jobs.ledger import Claim
+from worker.ahead import fetching_ahead
 from worker.cached import run_cached
 from worker.engine import ChunkResult, Engine
+from worker.fetch import is_remote
 from worker.postponed import in_time, split_postponed
 from worker.warm import Warm, current
 
@@ -80,11 +82,13 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
 
 def _run(warm: Warm, engine: Engine, claim: Claim) -> tuple[ChunkResult, int]:
     """The result lines of a chunk, and how many of them came from the content cache."""
-    items, fetch = claim.chunk.items, in_time(_fetch(warm, claim), warm.settings.chunk_time_limit_s * OWN_SHARE)
-    if not (claim.cache and engine.runtime.decodes):
-        return engine.run(items, fetch, top_k=claim.top_k), 0
-    cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)
-    return warm.patience(lambda: run_cached(engine, items, fetch, cache, top_k=claim.top_k))
+    items, refs = claim.chunk.items, [item.ref for item in claim.chunk.items]
+    with fetching_ahead(refs, _fetch(warm, claim), is_remote=is_remote) as next_one:
+        fetch = in_time(next_one, warm.settings.chunk_time_limit_s * OWN_SHARE)
+        if not (claim.cache and engine.runtime.decodes):
+            return engine.run(items, fetch, top_k=claim.top_k), 0
+        cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)
+        return warm.patience(lambda: run_cached(engine, items, fetch, cache, top_k=claim.top_k))
 
 
 def _fetch(warm: Warm, claim: Claim) -> Callable[[str], bytes]:
@@ -107,17 +111,17 @@ def _fetch(warm: Warm, claim: Claim) -> Callable[[str], bytes]:
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of ``tasks.classify``."""
+    """The arguments of ``tasks.classify``; without ``top_k``, as many labels as the model's card says."""
 
     image: str
     model: str | None = None
-    top_k: int = 5
+    top_k: int | None = None
     data: str | None = None
 
     def is_sound(self) -> bool:
         """Whether the arguments are of their types; a wrong one must not fail the calls beside it."""
         texts = isinstance(self.image, str) and isinstance(self.model or "", str) and isinstance(self.data or "", str)
-        return texts and isinstance(self.top_k, int) and self.top_k > 0
+        return texts and (self.top_k is None or (isinstance(self.top_k, int) and self.top_k > 0))
 
 
 def answer_all(calls: Sequence[Call]) -> list[dict[str, Any]]:
@@ -143,7 +147,7 @@ def _refused(call: Call) -> dict[str, Any]:
 def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str, Any]]:
     card, digest = engine.runtime.card, engine.runtime.digest
     items = [Item(call.image, str(position)) for position, call in enumerate(calls)]
-    widest = max(call.top_k for call in calls)
+    widest = max(call.top_k or card.top_k for call in calls)
     done = engine.run(items, lambda ref: _bytes_of(warm, calls[int(ref)]), top_k=widest)
     warm.meter.chunk(card.name, "interactive", done)
     answers: list[dict[str, Any]] = []
@@ -152,7 +156,7 @@ def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str,
             error = {"code": outcome[0], "message": outcome[1]}
             answers.append({"custom_id": call.image, "status": "failed", "error": error})
             continue
-        labels = label_objects(outcome[: 2 * call.top_k], card.labels)
+        labels = label_objects(outcome[: 2 * (call.top_k or card.top_k)], card.labels)
         model = {"name": card.name, "digest": digest}
         answers.append({"custom_id": call.image, "status": "succeeded", "labels": labels, "model": model})
     return answers
