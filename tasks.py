@@ -37,7 +37,7 @@ def ticket(self: Task, lane: str) -> None:
 
 @app.task(name="labelmill.classify", bind=True)  # type: ignore[untyped-decorator]
 def classify(
-    self: Task, image: str, *, model: str | None = None, top_k: int = 5, data: str | None = None
+    self: Task, image: str, *, model: str | None = None, top_k: int | None = None, data: str | None = None
 ) -> dict[str, Any]:
     """Classify one image through the interactive lane; returns a result line as a dict.
 

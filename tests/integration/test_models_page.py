@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.servers import ROOT, RedisServer, WorkerProcess
+from worker.cli import main
 
 PAGE = (ROOT / "docs" / "models.md").read_text()
 
@@ -22,24 +22,25 @@ def block(language: str) -> str:
 
 
 def command_of(line: str, folder: Path) -> list[str]:
-    """The same command of this environment, with the page's build folder in the test's own."""
+    """The arguments of the same command, with the page's build folder in the test's own."""
     program, *arguments = shlex.split(line.replace("build/models", str(folder)))
     assert program == "labelmill-worker"
-    return [sys.executable, "-m", "worker", *arguments]
+    return arguments
 
 
-def test_five_commands_lead_from_a_pth_to_a_warm_worker(redis: RedisServer, tmp_path: Path) -> None:
+def test_five_commands_lead_from_a_pth_to_a_warm_worker(
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
     *looks, serve = block("sh").strip().splitlines()
     assert len(looks) == 4
     assert ".pth" in looks[0]
-    said = [
-        subprocess.run(command_of(line, tmp_path), cwd=ROOT, check=True, capture_output=True, text=True).stdout
-        for line in looks
-    ]
-    for words, text in zip(("largest difference", "airplane", "READY", "best for bulk work"), said, strict=True):
-        assert words in text
+    for words, line in zip(("largest difference", "airplane", "READY", "best for bulk work"), looks, strict=True):
+        assert main(command_of(line, tmp_path)) == 0
+        assert words in capsys.readouterr().out
 
-    worker = WorkerProcess(redis, command_of(serve, tmp_path), log=tmp_path / "worker.log", env={})
+    command = [sys.executable, "-m", "worker", *command_of(serve, tmp_path)]
+    worker = WorkerProcess(redis, command, log=tmp_path / "worker.log", env={})
     try:
         worker.wait_ready()
         worker.terminate()
@@ -48,15 +49,14 @@ def test_five_commands_lead_from_a_pth_to_a_warm_worker(redis: RedisServer, tmp_
         worker.kill9()
 
 
-def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
 
-    done = subprocess.run(
-        [sys.executable, "-c", block("python")], env=environment, check=True, capture_output=True, text=True
-    )
+    exec(compile(block("python"), "models.md", "exec"), {"__name__": "models_page"})
 
-    assert done.stdout.startswith("trace ")
+    assert capsys.readouterr().out.startswith("trace ")
     assert (tmp_path / "cell.onnx").is_file()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,11 @@ from PIL import Image
 from producer.client import Labelmill
 from producer.sources import Files
 from tests.support.servers import ROOT, RedisServer, worker_process
+from worker.decode import decode
+from worker.export.export import export_classifier
 from worker.export.prepare import prepare
+from worker.export.zoo import architecture
+from worker.models import loader
 from worker.models.card import ModelCard, Preprocessing
 
 
@@ -86,6 +92,54 @@ def test_a_plain_file_with_a_side_car_is_served(pictures: Path, tmp_path: Path, 
         found = {result.custom_id: result.labels[0]["label"] for result in job.results() if result.labels}
 
     assert found == {"red.png": "red", "blue.png": "blue"}
+
+
+def test_a_torch_export_file_serves_what_onnx_serves_with_as_many_labels_as_its_card_says(
+    model: Path, pictures: Path, tmp_path: Path, redis: RedisServer
+) -> None:
+    network, card = architecture("cifar10-cnn")
+    path = tmp_path / "cifar10-cnn.pt2"
+    export_classifier(network, replace(card, top_k=2), path, file_format="torch_export")
+    decoded = np.stack([decode(file.read_bytes(), card.preprocessing) for file in sorted(pictures.iterdir())])
+    expected = [card.labels[index] for index in loader.load(model).predict(decoded).argmax(axis=1)]
+
+    with worker_process(redis, model=str(path), concurrency=1, file_roots=[pictures]):
+        client = Labelmill(settings=redis.settings)
+        job = client.submit(Files([pictures]), model="cifar10-cnn", digest=loader.digest(path), top_k=1)
+        found = {result.custom_id: result.labels[0]["label"] for result in job.results() if result.labels}
+        calls = "[classify.delay('red.png', model='cifar10-cnn', **more).get(60) for more in ({}, {'top_k': 4})]"
+        env = os.environ | {"LABELMILL_BROKER_URL": redis.broker_url}
+        script = f"from tasks import classify; print(*(len(answer['labels']) for answer in {calls}))"
+        command = [sys.executable, "-c", script]
+        counts = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+
+    assert found == dict(zip(("blue.png", "red.png"), expected, strict=True))
+    assert counts == "2 4\n"
+
+
+def weights_changed(path: Path) -> None:
+    """One byte of a mantissa in every 64 of the largest stored tensor."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: bytearray(archive.read(name)) for name in archive.namelist()}
+    largest = max(entries, key=lambda name: len(entries[name]))
+    for position in range(2, len(entries[largest]), 64):
+        entries[largest][position] ^= 0x40
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, bytes(data))
+
+
+@pytest.mark.parametrize("file_format", ["torchscript", "torch_export"])
+def test_changed_weights_are_refused_by_the_other_two_runtimes(
+    file_format: str, tmp_path: Path, redis: RedisServer
+) -> None:
+    path = prepare("cifar10-cnn", file_format=file_format, model_dir=tmp_path)
+    weights_changed(path)
+
+    with worker_process(redis, model=str(path), concurrency=1, wait=False) as worker:
+        assert worker.wait() == 11
+        assert "answers its golden sample differently" in worker.log()
+        assert "Traceback" not in worker.log()
 
 
 def test_a_plain_file_with_flags_is_served(pictures: Path, tmp_path: Path, redis: RedisServer) -> None:

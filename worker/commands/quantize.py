@@ -69,9 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _say_skipped(folder: Path, pictures: Pictures) -> None:
     if pictures.skipped:
-        print(
-            f"labelmill-worker: {folder}: {pictures.skipped} files cannot be decoded and are left out", file=sys.stderr
-        )
+        print(f"labelmill-worker: {folder}: left out, for they cannot be decoded: {pictures.skipped}", file=sys.stderr)
 
 
 def _speed(before: Runtime, after: Runtime) -> float:

@@ -93,7 +93,7 @@ class ModelCard:
     ``input``: ``uint8_nhwc`` is ``uint8[N, H, W, 3]`` (ours: normalisation in the graph); ``float32_nchw`` is
     ``float32[N, 3, H, W]``, normalised by the worker (plain files).
     ``output``: ``scores`` are final; ``logits`` get ``activation`` applied by the worker.
-    ``top_k``: how many labels a result carries unless the request says otherwise.
+    ``top_k``: how many labels a single call gets that does not say; jobs always say.
     ``golden``: a JSON-ready golden sample, see :mod:`worker.models.golden`; ``None`` for plain files.
     """
 

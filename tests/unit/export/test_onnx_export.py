@@ -84,7 +84,7 @@ def test_it_is_one_file_with_named_ends_and_a_free_batch(tmp_path: Path) -> None
         assert end.type.tensor_type.shape.dim[0].dim_param
 
 
-@pytest.mark.parametrize("opset", [18, 20, 21])
+@pytest.mark.parametrize("opset", [18, 21])
 def test_the_opset_can_be_set(opset: int, tmp_path: Path) -> None:
     cell = PlainCell()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,28 @@ def test_a_folder_without_pictures_is_said(model: Path, tmp_path: Path, capsys: 
     assert main(["quantize", str(model), "--calibration", str(tmp_path / "empty"), *output]) == 3
 
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_pictures_that_cannot_be_decoded_are_counted_aloud(
+    model: Path, folders: dict[str, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    shutil.copytree(folders["calibration"], tmp_path / "mixed")
+    (tmp_path / "mixed" / "zero.png").write_bytes(b"")
+    output = ["--output", str(tmp_path / "int8.onnx")]
+
+    assert main(["quantize", str(model), "--calibration", str(tmp_path / "mixed"), "--pictures", "9", *output]) == 0
+
+    assert f"{tmp_path / 'mixed'}: left out, for they cannot be decoded: 1" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_calibrated(
+    model: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    pictures = read_pictures(folders["calibration"], loader.read_card(model), limit=2)
+    broken = Pictures(pictures.images[:, :1], pictures.classes)
+
+    with pytest.raises(UsageError, match="is a folder"):
+        quantize(model, tmp_path, broken)
 
 
 def test_pictures_take_their_class_from_the_nearest_folder_that_names_one(tmp_path: Path) -> None:

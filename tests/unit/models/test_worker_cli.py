@@ -190,7 +190,7 @@ def test_help_imports_neither_torch_nor_onnxruntime() -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(tiny_files: dict[str, Path]) -> None:
-    command = [sys.executable, "-m", "worker", "inspect", "--graph", str(tiny_files["torchscript"])]
+    command = [sys.executable, "-m", "worker", "inspect", "--graph", str(tiny_files["onnx"])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
