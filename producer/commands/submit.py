@@ -6,7 +6,7 @@ import argparse
 import time
 from contextlib import suppress
 
-from jobs.errors import LabelmillError
+from jobs.errors import JobError, LabelmillError
 from jobs.settings import DEFAULT_MODEL
 from producer.client import Labelmill
 from producer.commands.display import errors_console, job_object, print_json
@@ -149,12 +149,13 @@ def _send(job: Job, sender: Sender, source: Source, watch: Watch, *, detach: boo
         sender.start(source, checked=True)
         try:
             _show(job, sender, watch, detach=detach)
-        except BaseException:
+        except BaseException as exc:
             sender.stop()
             # it ends between two chunks, and leaves the job to the next producer at once
             with suppress(LabelmillError):
                 sender.join(STOP_S)
-            watch.note(f"job {job.id} is left as it is: the same command with --job-id {job.id} goes on")
+            if not isinstance(exc, JobError):  # else it was cancelled or deleted, and nothing goes on
+                watch.note(f"job {job.id} is left as it is: the same command with --job-id {job.id} goes on")
             raise
 
 

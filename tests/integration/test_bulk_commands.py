@@ -19,8 +19,8 @@ import pytest
 from jobs.items import Item
 from producer.client import Labelmill
 from producer.sources import Upload
-from tests.support.cli import labelmill
-from tests.support.servers import ROOT, RedisServer, WorkerProcess, redis_server, worker_process
+from tests.support.cli import labelmill, spawned
+from tests.support.servers import ROOT, RedisServer, WorkerProcess, eventually, redis_server, worker_process
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +213,19 @@ def test_cancel_stops_what_waits_and_reports_it(redis: RedisServer, photos: Path
     lines = [json.loads(line) for line in labelmill(redis, "results", "waits").out.splitlines()]
     assert {line["status"] for line in lines} == {"cancelled"}
     assert labelmill(redis, "audit", "waits", "--json").json["balanced"]
+
+
+def test_a_submit_whose_job_is_cancelled_ends_and_does_not_say_that_it_goes_on(
+    redis: RedisServer, photos: Path, tmp_path: Path
+) -> None:
+    submit = ["submit", photos, "--model", "nobody", "--force", "--job-id", "stopped", "--chunk-size", "1"]
+    with spawned(redis, *submit, log=tmp_path / "log", LABELMILL_BACKLOG_LIMIT="1") as process:
+        eventually(lambda: "sending waits" in (tmp_path / "log").read_text(), what="it waits")
+        assert labelmill(redis, "cancel", "stopped").code == 0
+        assert process.wait(60) == 7
+    said = (tmp_path / "log").read_text()
+    assert "takes no more items" in said.splitlines()[-1]
+    assert "goes on" not in said
 
 
 def test_audit_shows_the_books(redis: RedisServer, owners: str) -> None:
