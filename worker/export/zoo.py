@@ -89,6 +89,9 @@ def _network(name: str, labels: tuple[str, ...] | None) -> nn.Module:
     options: dict[str, Any] = {"weights": None}
     if labels is not None:
         options["num_classes"] = len(labels)
+    if name.startswith("vit_"):
+        # Their position embeddings are made for one size; that of vit_h_14's weights is 518.
+        options["image_size"] = min(_published(name).meta["min_size"])
     if name in AUXILIARY:
         # As torchvision itself builds them for their published weights.
         options |= {"aux_logits": True, "transform_input": True, "init_weights": False}

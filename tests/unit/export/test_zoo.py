@@ -13,8 +13,10 @@ from PIL import Image
 from jobs.errors import ExportError, WeightsError
 from worker.decode import decode
 from worker.export.classifier import ImageClassifier
+from worker.export.export import export_classifier
 from worker.export.vision import imagenet_labels, vision
-from worker.export.zoo import architecture, architectures, card_of
+from worker.export.zoo import _network, architecture, architectures, card_of
+from worker.models import golden, loader
 
 models = vision().models
 TORCHVISION = models.list_models(module=models)
@@ -127,3 +129,49 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
 def test_an_unknown_architecture_lists_the_known_ones() -> None:
     with pytest.raises(ExportError, match=r"resnet51.*densenet161.*--module"):
         architecture("resnet51")
+
+
+#: One of each family of torchvision's, the smallest there is: its networks differ in size only.
+FAMILIES = (
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),
+    *("maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18"),
+    *("resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_32"),
+    "wide_resnet50_2",
+)
+
+
+def test_the_families_leave_no_network_out() -> None:
+    def family(name: str) -> str:
+        return models.get_model_builder(name).__module__
+
+    assert {family(name) for name in FAMILIES} == {family(name) for name in TORCHVISION}
+
+
+#: RegNets compute their widths in tensors, so that they cannot be built without memory; the small ones stand for them.
+BUILT = [name for name in TORCHVISION if not name.startswith("regnet") or name.endswith("400mf")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    # In the fast run the only one whose weights are for another size than its builder's own.
+    [pytest.param(name, marks=[] if name == "vit_h_14" else pytest.mark.slow) for name in BUILT],
+)
+def test_every_network_is_built_with_as_many_outputs_as_its_card_has_labels(name: str) -> None:
+    card = card_of(name)
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
+        network = _network(name, None).eval()
+        logits = network(torch.empty(1, 3, *card.preprocessing.size))
+
+    assert logits.shape == (1, len(card.labels))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_network_of_every_family_becomes_an_onnx_file(name: str, tmp_path: Path) -> None:
+    options = {"aux_logits": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    network, card = architecture(name, random_weights(name, tmp_path / f"{name}.pth", **options))
+
+    report = export_classifier(network, card, tmp_path / f"{name}.onnx")
+
+    assert report.largest_difference < 1e-4
+    golden.verify(loader.load(tmp_path / f"{name}.onnx"))
