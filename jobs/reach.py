@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 __all__ = ["Reach", "beyond", "common_reach"]
+
+#: What is the same for all URLs of a host: millions of them are asked for.
+_ORIGIN = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -119,9 +123,10 @@ def _urls_of(hosts: Sequence[str]) -> Callable[[str], bool]:
     exact = {entry for entry in entries if not entry.startswith("*")}
     below = tuple(entry[1:] for entry in entries if entry.startswith("*."))
 
-    def readable(ref: str) -> bool:
+    @lru_cache(maxsize=4096)
+    def is_allowed(origin: str) -> bool:
         try:
-            parts = urlsplit(ref)
+            parts = urlsplit(origin)
             host, port = _ascii((parts.hostname or "").rstrip(".")), parts.port
         except ValueError:
             return False
@@ -134,16 +139,18 @@ def _urls_of(hosts: Sequence[str]) -> Callable[[str], bool]:
         allowed = "*" in entries or bare in exact or host.endswith(below)
         return port in (None, usual) and allowed and not _is_private(host)
 
+    def readable(ref: str) -> bool:
+        origin = _ORIGIN.match(ref)
+        return origin is not None and is_allowed(origin[0])
+
     return readable
 
 
-@lru_cache(maxsize=4096)
 def _ascii(host: str) -> str:
     """A host's name as it is asked for; raises :class:`UnicodeError` where it is none."""
     return host.encode("idna").decode("ascii").lower()
 
 
-@lru_cache(maxsize=4096)
 def _is_private(host: str) -> bool:
     """True for an address, not a name, that cannot be reached from anywhere."""
     try:
