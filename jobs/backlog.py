@@ -180,6 +180,8 @@ class BacklogWatch:
             except GONE as exc:
                 failed = True
                 VOICE.gone(exc)
+            except Exception:  # without this thread the figures would lapse for good
+                log.exception("the backlog could not be looked at")
 
 
 def read(client: redis.Redis, models: list[str], *, prefix: str = "lm:") -> dict[str, Backlog]:

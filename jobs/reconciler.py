@@ -21,7 +21,7 @@ __all__ = ["Reconciler"]
 log = logging.getLogger(__name__)
 
 #: Shortest time that the elected one stays so without a sign of life, in seconds.
-TERM_S = 2.0
+TERM_S = 1.0
 
 
 class Reconciler:

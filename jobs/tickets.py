@@ -68,3 +68,8 @@ class Bell:
                 yield producer
         except (OperationalError, RedisError, ConnectionError) as exc:
             raise BrokerUnavailableError(f"the broker does not answer: {exc}") from exc
+        except AttributeError as exc:
+            if exc.obj is not None:
+                raise
+            # kombu took its connection apart, having found it broken, and looks for what is None now
+            raise BrokerUnavailableError("the connection to the broker was lost") from exc

@@ -10,6 +10,7 @@ timer is due, a second later: see :func:`wake_after`.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import warnings
@@ -23,6 +24,8 @@ from jobs.errors import BrokerUnavailableError
 from jobs.patience import VOICE
 
 __all__ = ["Consumer", "wake_after"]
+
+log = logging.getLogger(__name__)
 
 # It asks for a setting to be changed, at each loss of the connection; celeryconfig.py says why it is as it is.
 warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery.worker.consumer")
@@ -60,6 +63,22 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         if _Bed.fd < 0:
             _Bed.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         hub.add_reader(_Bed.fd, os.eventfd_read, _Bed.fd)
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """The connection is lost: close it, and go on.
+
+        Closing gives back what was taken and not acknowledged. Where kombu finds that it has taken the connection
+        apart already, it stumbles over a None, which Celery would take for the end of the worker; what was not given
+        back comes back by itself. The second attempt, Celery's own, finds the channel closed.
+        """
+        try:
+            self.connection.close()
+        except AttributeError as stumble:
+            if stumble.obj is not None:
+                raise
+        except (*self.connection_errors, *self.channel_errors) as failure:
+            log.debug("the lost connection could not be closed: %r", failure)
+        super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Wait until the broker answers, or until the worker is asked to end."""

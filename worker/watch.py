@@ -88,6 +88,8 @@ class Watch:
                 self._listen()
             except GONE:
                 self._hearing.forget()  # whoever cannot reach Redis is not deaf; others say that it is gone
+            except Exception:  # without this thread nobody would look at memory and time
+                log.exception("the watch could not look")
 
     # -- memory -----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ class Crew:
 
     def __init__(self, size: int, enlist: Callable[[Path], ProcessGroup], folder: Path, *, ready: str) -> None:
         self.kills: list[Kill] = []
+        #: Workers that ended by themselves.
+        self.fallen = 0
         self._enlist = enlist
         self._folder = folder
         self._ready = ready
@@ -33,9 +36,10 @@ class Crew:
         """Until all of them serve."""
         eventually(lambda: len(self.ready()) == len(self._workers), what="the whole crew is ready")
 
-    def pick(self, rng: random.Random, among: int = 1) -> list[ProcessGroup]:
-        """Some that serve now, at random."""
-        return rng.sample(eventually(lambda: ready if len(ready := self.ready()) >= among else []), among)
+    def pick(self, rng: random.Random, count: int = 1, *, of: int = 1) -> list[ProcessGroup]:
+        """Some that serve, at random, once so many do."""
+        least = max(count, of)
+        return rng.sample(eventually(lambda: ready if len(ready := self.ready()) >= least else []), count)
 
     def kill(self, worker: ProcessGroup) -> None:
         """kill -9 for all of one, and another in its place."""
@@ -53,6 +57,8 @@ class Crew:
         """Another for each that ended by itself."""
         for worker in list(self._workers):
             if worker.process.poll() is not None:
+                self.fallen += 1
+                print(f"a worker ended with {worker.process.returncode}:\n{worker.log()}", file=sys.stderr)
                 self.replace(worker)
 
     def dismiss(self) -> None:

@@ -18,7 +18,7 @@ from celery import Celery
 from tests.chaos.crew import Crew, dismissed
 from tests.chaos.diary import Reader
 from tests.chaos.figures import Dose, Fault, Measured, given
-from tests.chaos.kill_worker import CHUNK, ITEM_S, PAUSE_S, WORKERS
+from tests.chaos.kill_worker import CHUNK, ITEM_S, PAUSE_S, SERVING, WORKERS
 from tests.chaos.plain_worker import VISIBILITY_S
 from tests.chaos.site import BY, PROCESSES, write_images
 from tests.support.servers import ProcessGroup, RedisServer, eventually, redis_server
@@ -90,7 +90,7 @@ def strike(dose: Dose, rng: random.Random) -> Measured:
         here.top_up()
         while len(here.crew.kills) < dose["kills"]:
             time.sleep(rng.uniform(0, PAUSE_S))
-            here.crew.kill(here.crew.pick(rng)[0])
+            here.crew.kill(here.crew.pick(rng, of=SERVING)[0])
             here.top_up()
         while here.sent < dose["images"]:
             here.top_up()

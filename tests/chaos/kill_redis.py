@@ -6,7 +6,7 @@ import random
 import time
 
 from tests.chaos.books import close
-from tests.chaos.figures import NONE_LOST, NONE_TWICE, Dose, Fault, Measured, given
+from tests.chaos.figures import NONE_LOST, NONE_TWICE, Dose, Fault, Measured, given, none
 from tests.chaos.site import site
 from tests.support.servers import eventually
 
@@ -23,6 +23,7 @@ def strike(dose: Dose, rng: random.Random) -> Measured:
     with site(min(JOB, 200 * dose["kills"]), chunk=CHUNK, item_s=ITEM_S, workers=WORKERS, aof=True) as here:
         here.top_up()
         for _ in range(dose["kills"]):
+            here.crew.keep_up()
             before = here.diary.count("recorded")
             eventually(lambda before=before: here.diary.count("recorded") > before)  # type: ignore[misc]
             time.sleep(rng.uniform(0, 1.0))
@@ -31,7 +32,7 @@ def strike(dose: Dose, rng: random.Random) -> Measured:
             here.redis.start()
             here.top_up()
         found = close(here)
-        found["kills"] = dose["kills"]
+        found.update(kills=dose["kills"], fallen=here.crew.fallen)
         return Measured(found)
 
 
@@ -51,5 +52,5 @@ FAULT = Fault(
     short={"kills": 2},
     strike=strike,
     tell=tell,
-    promises=(given("kills"), *NONE_LOST, NONE_TWICE),
+    promises=(given("kills"), *NONE_LOST, NONE_TWICE, none("fallen", "every worker lives on")),
 )

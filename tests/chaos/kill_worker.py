@@ -9,13 +9,14 @@ from tests.chaos.books import close
 from tests.chaos.figures import NONE_LOST, NONE_TWICE, Dose, Fault, Measured, Promise, given
 from tests.chaos.site import site
 
-__all__ = ["CHUNK", "FAULT", "ITEM_S", "PAUSE_S", "WORKERS"]
+__all__ = ["CHUNK", "FAULT", "ITEM_S", "PAUSE_S", "SERVING", "WORKERS"]
 
 #: Images of a chunk, and seconds that each takes: plain Celery gets the same.
 CHUNK = 10
 ITEM_S = 0.03
-#: Workers, of two processes each, and the longest time between two kills.
+#: Workers, of two processes each; how many of them serve at the least when one is killed; the longest time between.
 WORKERS = 4
+SERVING = 3
 PAUSE_S = 2.0
 #: Images of one job.
 JOB = 2_500
@@ -30,7 +31,7 @@ def strike(dose: Dose, rng: random.Random) -> Measured:
         here.top_up()
         while len(here.crew.kills) < dose["kills"]:
             time.sleep(rng.uniform(0, PAUSE_S))
-            here.crew.kill(here.crew.pick(rng)[0])
+            here.crew.kill(here.crew.pick(rng, of=SERVING)[0])
             here.top_up()
         while len(here.jobs) * count < dose["images"]:
             here.top_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 
 from tests.chaos.books import close
@@ -14,8 +15,9 @@ __all__ = ["FAULT"]
 CHUNK = 10
 ITEM_S = 0.02
 WORKERS = 4
-#: Workers that are restarted at the same time.
+#: Workers that are restarted at the same time, when so many serve at the least.
 AT_ONCE = 2
+SERVING = 3
 JOB = 1_500
 
 
@@ -26,14 +28,16 @@ def strike(dose: Dose, rng: random.Random) -> Measured:
         here.top_up()
         while restarts < dose["restarts"]:
             time.sleep(rng.uniform(0, 1.0))
-            leaving = here.crew.pick(rng, AT_ONCE)
+            leaving = here.crew.pick(rng, AT_ONCE, of=SERVING)
             for worker in leaving:
                 worker.terminate()
                 here.crew.replace(worker)
-            hard += sum(worker.wait() != 0 for worker in leaving)
+            for worker in leaving:
+                if code := worker.wait():
+                    hard += 1
+                    print(f"a worker ended with {code}:\n{worker.log()}", file=sys.stderr)
             restarts += len(leaving)
             here.top_up()
-            here.crew.wait_ready()
         found = close(here)
         found.update(restarts=restarts, hard=hard)
         return Measured(found)
