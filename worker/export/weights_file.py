@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.errors import UnsafePickleError, WeightsError
+from worker.models.reader import ZIP_ERRORS
 
 __all__ = ["load_weights", "read_state_dict"]
 
@@ -79,7 +80,7 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any("/code/" in name for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+    except ZIP_ERRORS:
         return False
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.errors import ModelCorruptError, ModelUnsupportedError
 from worker.models.onnx_header import read_onnx_header
-from worker.models.reader import read_card
+from worker.models.reader import ZIP_ERRORS, read_card
 
 __all__ = ["code", "ends", "graph"]
 
@@ -56,7 +56,7 @@ def code(path: Path) -> Iterator[str]:
                 if re.search(r"/code/.*\.py$", name):
                     yield f"# {name.partition('/code/')[2]}"
                     yield archive.read(name).decode()
-    except (zipfile.BadZipFile, OSError) as exc:
+    except ZIP_ERRORS as exc:
         raise ModelCorruptError(f"{path}: cut short or damaged ({exc})") from exc
 
 

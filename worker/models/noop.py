@@ -1,8 +1,10 @@
-"""A model that is none: decodes nothing and answers at once, to measure and test the queue alone."""
+"""A model that is none: decodes nothing, and answers at once or after a while, to measure and test the queue alone."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import time
 
 import numpy as np
 
@@ -12,19 +14,20 @@ from worker.models.runtime import Images, Scores
 
 __all__ = ["NOOP", "NoopRuntime", "is_noop", "load_noop"]
 
-#: The model's name; ``noop:1000`` is the same with 1,000 labels.
+#: The model's name; ``noop:1000`` is the same with 1,000 labels, ``noop:10:2.5`` takes 2.5 ms for an image.
 NOOP = "noop"
 #: Labels of plain ``noop``.
 DEFAULT_LABELS = 10
 
 
 class NoopRuntime:
-    """Fixed scores, whatever the images: label 0 gets 1/2, label 1 gets 1/4, and so on."""
+    """Fixed scores, whatever the images: label 0 gets 1/2, label 1 gets 1/4, and so on; sleeps ``image_s`` for each."""
 
     decodes = False
 
-    def __init__(self, labels: int = DEFAULT_LABELS) -> None:
+    def __init__(self, labels: int = DEFAULT_LABELS, image_s: float = 0.0) -> None:
         name = NOOP if labels == DEFAULT_LABELS else f"{NOOP}-{labels}"
+        self.image_s = image_s
         self.card = ModelCard(
             name=name,
             labels=tuple(f"noop-{index}" for index in range(labels)),
@@ -36,6 +39,8 @@ class NoopRuntime:
 
     def predict(self, images: Images) -> Scores:
         """The same row for each image; only ``len(images)`` is looked at."""
+        if self.image_s:
+            time.sleep(self.image_s * len(images))
         return np.tile(self._row, (len(images), 1))
 
 
@@ -45,10 +50,13 @@ def is_noop(name: str) -> bool:
 
 
 def load_noop(name: str) -> NoopRuntime:
-    """``noop`` or ``noop:LABELS``; raises :class:`~jobs.errors.ModelMissingError` on any other form."""
-    _, colon, labels = name.partition(":")
-    if not colon:
+    """``noop``, ``noop:LABELS`` or ``noop:LABELS:MS``; raises :class:`~jobs.errors.ModelMissingError` on other forms."""
+    if name == NOOP:
         return NoopRuntime()
-    if not labels.isascii() or not labels.isdigit() or not 1 <= int(labels) <= 100_000:
-        raise ModelMissingError(f"{name!r}: after 'noop:' comes a number of labels, 1 to 100000")
-    return NoopRuntime(int(labels))
+    match = re.fullmatch(r"noop:(\d{1,6})(?::(\d{1,5}(?:\.\d+)?))?", name, re.ASCII)
+    labels = int(match[1]) if match else 0
+    if match is None or not 1 <= labels <= 100_000:
+        raise ModelMissingError(
+            f"{name!r}: after 'noop:' come a number of labels, 1 to 100000, and perhaps ':' and milliseconds for an image"
+        )
+    return NoopRuntime(labels, float(match[2] or 0) / 1000)

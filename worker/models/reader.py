@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from worker.models.card import CARD_KEY, SCHEMA, ModelCard
 from worker.models.labels import parse_labels, read_labels
 from worker.models.onnx_header import read_onnx_header
 
-__all__ = ["CARD_VARIABLE", "SUFFIX", "Format", "file_format", "read_card", "sidecar_path"]
+__all__ = ["CARD_VARIABLE", "SUFFIX", "ZIP_ERRORS", "Format", "file_format", "read_card", "sidecar_path"]
 
 Format = Literal["onnx", "torchscript", "torch_export"]
 #: Ending of the files of each format; the contents decide, not the ending.
@@ -24,6 +25,9 @@ CARD_VARIABLE = "LABELMILL_MODEL_CARD"
 #: Keys that a side-car JSON may leave out, and what a plain file is taken to be.
 PLAIN = {"input": "float32_nchw", "output": "logits", "version": "1"}
 _ZIP_MAGIC = b"PK\x03\x04"
+#: What zipfile raises on damaged files: a name that is no text, a version or a method from nowhere, a flag that asks
+#: for a password.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError)
 
 
 def read_card(path: Path) -> ModelCard:
@@ -88,7 +92,7 @@ def _names(path: Path) -> list[str]:
             if archive.infolist() and min(info.header_offset for info in archive.infolist()) > 0:
                 raise zipfile.BadZipFile("its directory is missing")
             return archive.namelist()
-    except (zipfile.BadZipFile, OSError) as exc:
+    except ZIP_ERRORS as exc:
         raise ModelCorruptError(f"{path}: cut short or damaged ({exc}); export it or copy it again") from exc
 
 
@@ -101,7 +105,7 @@ def _embedded(path: Path, kind: Format) -> bytes | str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.read(entry)
-    except (zipfile.BadZipFile, OSError, EOFError) as exc:
+    except ZIP_ERRORS as exc:
         raise ModelCorruptError(f"{path}: its card is damaged ({exc}); export it or copy it again") from exc
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zipfile
 from collections.abc import Callable
@@ -64,6 +65,34 @@ def test_a_model_file_with_a_hole_in_its_middle_is_refused(model_file: Path, cop
 
     with pytest.raises(ModelFileError):
         golden.verify(loader.load(copy))
+
+
+def test_a_byte_changed_in_the_directory_of_a_zip_is_no_traceback(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    whole, path = tiny_files["torchscript"].read_bytes(), tmp_path / "tiny.pt"
+    entry, refused = whole.index(b"PK\x01\x02"), []
+    for field, change in itertools.product(range(4, 70), (0xFF, 0x55, 0x80)):
+        data = bytearray(whole)
+        data[entry + field] ^= change
+        path.write_bytes(bytes(data))
+        try:
+            loader.read_card(path)
+        except ModelFileError as error:
+            refused.append(error.message)
+
+    assert refused
+    assert not [message for message in refused if "\n" in message]
+
+
+def test_what_onnxruntime_has_to_say_comes_in_the_one_line(
+    tmp_path: Path, tiny_files: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    refusal(described(plain_onnx(tmp_path / "hidden.onnx", before=[1, 3, SIZE, SIZE])))
+    data = tiny_files["onnx"].read_bytes()
+    # An operator whose name is no text: onnxruntime's Python would print a banner and try once more.
+    (tmp_path / "tiny.onnx").write_bytes(data.replace(b"Relu", b"\xf3elu"))
+    refusal(tmp_path / "tiny.onnx")
+
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_file_of_weights_is_no_model_and_says_how_to_make_one(tmp_path: Path) -> None:
