@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Go through the books, and list what is outside of them."""
     audit = connect(args).job(args.job).audit()
-    counts = audit.status.request_counts
+    counts, back, late = audit.status.request_counts, audit.status.recovered, audit.status.late_finishes
     if args.json:
         print_json(
             {
@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
                 "request_counts": counts,
                 "recounted": audit.recounted,
                 "open_chunks": audit.open_chunks,
+                "recovered": back,
+                "late_finishes": late,
                 "problems": audit.problems,
             }
         )
@@ -43,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
                 ("books", f"{counts['total']:,} = " + " + ".join(f"{counts[name]:,} {name}" for name in ends)),
                 ("recounted", ", ".join(f"{n:,} {name}" for name, n in audit.recounted.items())),
                 ("open chunks", f"{audit.open_chunks:,}" if audit.open_chunks else ""),
+                ("recovered", f"{back:,} chunks of workers that died" if back else ""),
+                ("dropped", f"{late:,} finishes that came too late" if late else ""),
                 ("verdict", "balanced" if audit.is_balanced else f"{len(audit.problems)} problems"),
                 ("", "" if audit.is_complete else "the job changed meanwhile: open chunks were only counted"),
                 *(("problem", problem) for problem in audit.problems),
