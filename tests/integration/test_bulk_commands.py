@@ -258,12 +258,27 @@ def test_a_job_that_is_not_there_is_exit_code_7(command: str, redis: RedisServer
 # -- a terminal and a pipe ---------------------------------------------------------------------------
 
 
+#: Runs commands one after the other, with a mark behind each, without a start of Python for each.
+SEVERAL = """
+import json, sys
+from producer.cli import main
+for words in json.loads(sys.argv[1]):
+    assert main(words) == 0, words
+    print("\\x1e", flush=True)
+"""
+
+
 def in_terminal(redis: RedisServer, *arguments: object, columns: int = 100) -> str:
-    """What a command prints on a terminal of 100 columns."""
+    return shown_by(redis, ["-m", "producer", *map(str, arguments)], columns=columns)
+
+
+def shown_by(redis: RedisServer, python: list[str], *, columns: int = 100) -> str:
+    """What a Python process shows on a terminal; it must end with 0."""
     control, terminal = pty.openpty()
     env = {**os.environ, "LABELMILL_BROKER_URL": redis.broker_url, "COLUMNS": str(columns), "TERM": "xterm"}
-    command = [sys.executable, "-m", "producer", *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=terminal, stdout=terminal, stderr=terminal)
+    process = subprocess.Popen(
+        [sys.executable, *python], cwd=ROOT, env=env, stdin=terminal, stdout=terminal, stderr=terminal
+    )
     os.close(terminal)
     shown = b""
     while select.select([control], [], [], 60)[0]:
@@ -295,21 +310,23 @@ def test_on_a_terminal_there_is_a_bar_and_in_a_pipe_there_are_lines(redis: Redis
 def test_every_command_is_at_home_on_a_terminal(redis: RedisServer, photos: Path, tmp_path: Path) -> None:
     labelmill(redis, "submit", photos, "--model", "noop", "--job-id", "seen")
     out = tmp_path / "out.csv"
-    for words, shown in (
+    expected: tuple[tuple[list[str], str], ...] = (
         (["jobs"], "seen"),
         (["models"], "noop"),
         (["workers"], "READY"),
         (["status", "seen"], "ended"),
         (["status", "seen", "--json"], '"state": "ended"'),
         (["results", "seen"], '"custom_id":"a.jpg"'),
-        (["results", "seen", "--follow", "--output", out], "3 results written"),
+        (["results", "seen", "--follow", "--output", str(out)], "3 results written"),
         (["audit", "seen"], "balanced"),
         (["retry", "seen"], "nothing to run again"),
         (["cancel", "seen"], "had ended"),
         (["dead-letters", "list", "seen"], "custom_id"),
         (["delete", "seen"], "deleted: seen"),
-    ):
-        assert shown in in_terminal(redis, *words), words
+    )
+    said = shown_by(redis, ["-c", SEVERAL, json.dumps([words for words, _ in expected])]).split("\x1e")
+    for (words, wanted), shown in zip(expected, said[:-1], strict=True):
+        assert wanted in shown, words
 
 
 def test_on_a_narrow_terminal_an_id_stays_whole_and_results_stand_alone(redis: RedisServer, photos: Path) -> None:
