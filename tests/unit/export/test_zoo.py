@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from worker.export.export import export_classifier
 from worker.export.vision import imagenet_labels, vision
 from worker.export.zoo import _network, architecture, architectures, card_of
 from worker.models import golden, loader
+from worker.models.card import Preprocessing
 
 models = vision().models
 TORCHVISION = models.list_models(module=models)
@@ -140,6 +142,10 @@ FAMILIES = (
 )
 
 
+#: Those whose weights fit one size of image only; the others are exported for a smaller one (pixels), to be quick.
+OF_ONE_SIZE, SMALL = ("maxvit_t", "vit_b_32"), 96
+
+
 def test_the_families_leave_no_network_out() -> None:
     def family(name: str) -> str:
         return models.get_model_builder(name).__module__
@@ -170,6 +176,9 @@ def test_every_network_is_built_with_as_many_outputs_as_its_card_has_labels(name
 def test_a_network_of_every_family_becomes_an_onnx_file(name: str, tmp_path: Path) -> None:
     options = {"aux_logits": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
     network, card = architecture(name, random_weights(name, tmp_path / f"{name}.pth", **options))
+
+    if name not in OF_ONE_SIZE:
+        card = replace(card, preprocessing=Preprocessing(resize=SMALL, crop=(SMALL, SMALL)))
 
     report = export_classifier(network, card, tmp_path / f"{name}.onnx")
 
