@@ -42,3 +42,24 @@ def test_alerts_are_of_documented_metrics_and_explained() -> None:
     explained = (ROOT / "docs" / "operations.md").read_text()
     for alert in re.findall(r"- alert: (\w+)", text):
         assert f"| `{alert}` |" in explained, alert
+
+
+def users_of_stages(dockerfile: str) -> dict[str, str]:
+    """The user that each stage of a Dockerfile ends with, its parents' where it names none."""
+    users: dict[str, str] = {}
+    name = ""
+    for line in dockerfile.splitlines():
+        if match := re.fullmatch(r"FROM (\S+) AS (\S+)", line):
+            name = match[2]
+            users[name] = users.get(match[1], "root")
+        elif line.startswith("USER "):
+            users[name] = line.removeprefix("USER ")
+    return users
+
+
+def test_no_container_runs_as_root() -> None:
+    users = users_of_stages((ROOT / "Dockerfile").read_text())
+    shipped = {"producer", "gateway", "worker-onnx", "worker-torch", "flower"}
+    assert {users[stage] for stage in shipped} == {"10001:10001"}
+    named = re.findall(r"^ +user: (.*)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    assert not [user for user in named if re.search(r"\broot\b|\b0:", user)]
