@@ -57,6 +57,10 @@ fuzz: setup      ## 24,000 damaged images through decoding; FUZZ="--seed 7 --fil
 test-brokers: model ## RabbitMQ and Redis Sentinel, with the real servers of Debian's packages
 	$(BIN)/python -m pytest -m debian
 
+bench: model     ## the table of speeds beside the bare loop and plain Celery (minutes; PARTS="photo tiny" for some)
+	$(BIN)/labelmill-worker prepare cifar10-cnn
+	$(BIN)/python -m benchmarks $(PARTS)
+
 compose-test: model ## docker-compose.yml for real, in a Docker engine of its own (root; Debian's docker.io, docker-compose, debootstrap)
 	$(BIN)/python -m tests.compose
 

@@ -57,7 +57,7 @@ def running(
 
 @contextmanager
 def labelmill(
-    model: str, *, concurrency: int | None = None, pool: str = "prefork", workers: int = 1, **settings: str
+    model: str, *, concurrency: int | None = None, pool: str = "prefork", workers: int = 1
 ) -> Iterator[Labelmill]:
     """A Redis, workers of ours that are READY, and a client."""
     with ExitStack() as stack:
@@ -65,7 +65,7 @@ def labelmill(
         url = stack.enter_context(running_redis())
         command = [sys.executable, "-m", "worker", "serve", "--model", model, "--pool", pool, "--log-level", "WARNING"]
         command += ["--concurrency", str(concurrency or len(os.sched_getaffinity(0)))]
-        env = {"LABELMILL_BROKER_URL": url, "LABELMILL_FILE_ROOTS": "/", **settings}
+        env = {"LABELMILL_BROKER_URL": url, "LABELMILL_FILE_ROOTS": "/"}
         for number in range(workers):
             own = {**env, "LABELMILL_STATE_DIR": str(folder / f"state-{number}")}
             (folder / f"state-{number}").mkdir()

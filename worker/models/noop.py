@@ -50,13 +50,13 @@ def is_noop(name: str) -> bool:
 
 
 def load_noop(name: str) -> NoopRuntime:
-    """``noop``, ``noop:LABELS`` or ``noop:LABELS:MS``; raises :class:`~jobs.errors.ModelMissingError` on other forms."""
+    """``noop``, ``noop:LABELS`` or ``noop:LABELS:MS``; other forms raise :class:`~jobs.errors.ModelMissingError`."""
     if name == NOOP:
         return NoopRuntime()
     match = re.fullmatch(r"noop:(\d{1,6})(?::(\d{1,5}(?:\.\d+)?))?", name, re.ASCII)
     labels = int(match[1]) if match else 0
     if match is None or not 1 <= labels <= 100_000:
         raise ModelMissingError(
-            f"{name!r}: after 'noop:' come a number of labels, 1 to 100000, and perhaps ':' and milliseconds for an image"
+            f"{name!r}: after 'noop:' come a number of labels, 1 to 100000, and perhaps ':' and milliseconds an image"
         )
     return NoopRuntime(labels, float(match[2] or 0) / 1000)

@@ -1,0 +1,112 @@
+"""``make bench``: the table of goals with this machine's figures, ``build/bench/results.json`` and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import costs, throughput
+from benchmarks.contest import Contest, Goal
+from benchmarks.images import make_images
+
+FOLDER = Path(__file__).resolve().parents[1] / "build" / "bench"
+#: EfficientNet-Lite0's preprocessing, with scaled decoding allowed.
+SCALED = "half,resize=256,interpolation=bicubic,mean=0.498039/0.498039/0.498039,std=0.50196/0.50196/0.50196"
+PARTS = ("photo", "tiny", "int8", "large", "latency", "memory", "scaling", "start")
+
+
+def main() -> int:
+    """Measure what was asked for; exit code 1 where a goal is not met."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    parts = args.parts or PARTS
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    goals: list[Goal] = []
+    raw: dict[str, Any] = {}
+    for part in parts:
+        began = time.perf_counter()
+        found, raw[part] = measure(part, args.rounds)
+        goals += found
+        for goal in found:
+            print(f"{goal.name}: {goal.value:.3g} {goal.unit}", file=sys.stderr)
+        print(f"-- {part}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    results = {"goals": [{**asdict(goal), "met": goal.met} for goal in goals], "rounds": raw}
+    (FOLDER / "results.json").write_text(json.dumps(results, indent=1))
+    show(goals)
+    return 0 if all(goal.met for goal in goals) else 1
+
+
+def measure(part: str, rounds: int) -> tuple[list[Goal], Any]:
+    """The goals of one part, and the raw figures behind them."""
+    if part in ("photo", "tiny"):
+        goals, contest = getattr(throughput, part)(rounds)
+        return goals, contest.rates
+    if part == "int8":
+        contest = throughput.variant(rounds, "photo", 400, int8_model())
+        return [Goal("photo: INT8 / float32", _gain(contest), 1.8)], contest.rates
+    if part == "large":
+        contest = throughput.variant(rounds, "large", 24, scaled_model())
+        return [Goal("12 megapixels: scaled / full decoding", _gain(contest), 4)], contest.rates
+    if part == "memory":
+        return costs.redis_memory(), {}
+    if part == "latency":
+        return costs.latency()
+    goals, figures = getattr(costs, part)(rounds)
+    return goals, figures
+
+
+def _gain(contest: Contest) -> float:
+    return contest.ratio("other", "full")
+
+
+def int8_model() -> Path:
+    """EfficientNet-Lite0 in INT8, made once."""
+    path = FOLDER / "lite0-int8.onnx"
+    if not path.exists():
+        pictures = make_images("photo", 400)
+        _worker("quantize", "efficientnet-lite0", "--calibration", str(pictures), "--output", str(path))
+    return path
+
+
+def scaled_model() -> Path:
+    """EfficientNet-Lite0 whose preprocessing allows scaled decoding, made once."""
+    path = FOLDER / "lite0-scaled.onnx"
+    if not path.exists():
+        settings = f"{SCALED},scaled_decode=true"
+        export = ("export", "--arch", "efficientnet-lite0", "--format", "onnx", "--preprocess", settings)
+        _worker(*export, "--output", str(path))
+    return path
+
+
+def _worker(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "worker", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def show(goals: list[Goal]) -> None:
+    """The table."""
+    table = Table(title="goals")
+    for column in ("what", "figure", "goal", "met"):
+        table.add_column(column)
+    for goal in goals:
+        unit = f" {goal.unit}" if goal.unit else ""
+        sign = "at most" if goal.at_most else "at least"
+        met = "yes" if goal.met else "[red]no[/red]"
+        table.add_row(goal.name, f"{goal.value:.3g}{unit}", f"{sign} {goal.goal:.3g}{unit}", met)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Images/s: ours beside the bare loop, plain Celery and the textbook's way, in rounds."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.bare import BareLoop
+from benchmarks.celery_apps import Calls, celery_workers
+from benchmarks.contest import Contest, Goal
+from benchmarks.images import make_images
+from benchmarks.stack import labelmill
+from producer.client import Labelmill
+
+__all__ = ["bulk", "photo", "tiny", "variant"]
+
+PHOTO_MODEL, TINY_MODEL = "efficientnet-lite0", "cifar10-cnn"
+
+
+def photo(rounds: int) -> tuple[list[Goal], Contest]:
+    """Photographs and EfficientNet-Lite0."""
+    folder, paths = _images("photo", 400)
+    few = [base64.b64encode(path.read_bytes()).decode() for path in paths[:60]]
+    contest = Contest()
+    with ExitStack() as stack:
+        bare = stack.enter_context(_bare(PHOTO_MODEL, paths[:100]))
+        client = stack.enter_context(labelmill(PHOTO_MODEL))
+        textbook = stack.enter_context(celery_workers("textbook", PHOTO_MODEL, pool="prefork", warm=few[0]))
+        single = Calls(client.celery, "labelmill.classify", client.settings.broker_url)
+        names = [str(path) for path in paths]
+        contest.run(
+            {
+                "bare": lambda: len(paths) / bare.run(paths),
+                "bulk": bulk(client, folder, PHOTO_MODEL, len(paths)),
+                "single": lambda: len(names) / single.run(names),
+                "textbook": lambda: len(few) / textbook.run(few),
+            },
+            rounds,
+        )
+    return [
+        Goal("photo: bulk / bare loop", contest.ratio("bulk", "bare"), 0.98),
+        Goal("photo: one call an image / bare loop", contest.ratio("single", "bare"), 0.85),
+        Goal("photo: bulk / the textbook's way", contest.ratio("bulk", "textbook"), 5),
+    ], contest
+
+
+def tiny(rounds: int) -> tuple[list[Goal], Contest]:
+    """32 x 32 PNGs and a small CNN."""
+    folder, paths = _images("tiny", 20_000)
+    names = [str(path) for path in paths]
+    contest = Contest()
+    with ExitStack() as stack:
+        bare = stack.enter_context(_bare(TINY_MODEL, paths[:4000]))
+        client = stack.enter_context(labelmill(TINY_MODEL))
+        plain = stack.enter_context(celery_workers("plain", TINY_MODEL, pool="solo", warm=names[0]))
+        single = Calls(client.celery, "labelmill.classify", client.settings.broker_url, model=TINY_MODEL)
+        contest.run(
+            {
+                "bare": lambda: len(paths) / bare.run(paths),
+                "bulk": bulk(client, folder, TINY_MODEL, len(paths)),
+                "single": lambda: 2000 / single.run(names[:2000]),
+                "plain": lambda: 1000 / plain.run(names[:1000]),
+            },
+            rounds,
+        )
+    return [
+        Goal("tiny: bulk / bare loop", contest.ratio("bulk", "bare"), 0.95),
+        Goal("tiny: bulk / plain Celery at its best", contest.ratio("bulk", "plain"), 10),
+        Goal("tiny: one call an image / plain Celery at its best", contest.ratio("single", "plain"), 2),
+    ], contest
+
+
+def variant(rounds: int, kind: str, count: int, model: Path) -> Contest:
+    """``full``: the model as it is; ``other``: another file of it, on the same images."""
+    folder, paths = _images(kind, count)
+    contest = Contest()
+    with labelmill(PHOTO_MODEL) as full, labelmill(str(model)) as other:
+        name = other.models()[0].name
+        contenders = {
+            "full": bulk(full, folder, PHOTO_MODEL, len(paths)),
+            "other": bulk(other, folder, name, len(paths)),
+        }
+        contest.run(contenders, rounds)
+    return contest
+
+
+def bulk(client: Labelmill, folder: Path, model: str, count: int) -> Callable[[], float]:
+    """A run of one bulk job, from submit to the last result in the client; gives images/s."""
+
+    def run() -> float:
+        began = time.perf_counter()
+        job = client.submit(str(folder), model=model, by="reference")
+        done = sum(result.status == "succeeded" for result in job.results())
+        took = time.perf_counter() - began
+        assert done == count, f"{done} of {count} images succeeded"
+        client.ledger.delete(job.id)
+        return count / took
+
+    return run
+
+
+def _images(kind: str, count: int) -> tuple[Path, list[Path]]:
+    """A folder and its images, each read once, so that they come from memory in every round."""
+    folder = make_images(kind, count)
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in paths:
+        path.read_bytes()
+    return folder, paths
+
+
+@contextmanager
+def _bare(model: str, sample: Sequence[Path]) -> Iterator[BareLoop]:
+    with BareLoop(model) as loop:
+        loop.tune(sample)
+        yield loop
