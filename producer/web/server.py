@@ -54,7 +54,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
             "bind": self._bind,
             "workers": self._settings.web_processes,
             "worker_class": IntakeWorker,
-            "threads": self._settings.threads,
+            "threads": self._settings.web_threads,
             "worker_connections": CONNECTIONS,
             "keepalive": KEEP_S,
             "timeout": SILENT_S,

@@ -55,6 +55,6 @@ class WebSettings(Settings):
     web_spool_dir: str = setting("", str, "folder for uploads on their way; empty: the system's temporary folder")
 
     @property
-    def threads(self) -> int:
+    def web_threads(self) -> int:
         """Threads of one process, so that no kind of request can take them all."""
         return self.web_waiting + self.web_uploads + self.web_streams + SPARE_THREADS
