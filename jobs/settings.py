@@ -112,6 +112,12 @@ def _secret(value: str) -> str:
     return value
 
 
+def _tune(value: str) -> str:
+    if value not in ("auto", "off"):
+        raise ValueError("must be auto or off")
+    return value
+
+
 def parse_seconds(value: str) -> float:
     """Seconds above 0."""
     number = float(value)
@@ -153,6 +159,9 @@ class Settings:
         (), _roots, "folders that workers may read, colon-separated; or @FILE that lists one a line"
     )
     url_hosts: tuple[str, ...] = setting((), parse_names, "hosts that workers may fetch from, comma-separated")
+    tune: str = setting("auto", _tune, "auto: measure the best setting for a model once; off: one process a core")
+    threads: int = setting(0, _not_negative, "threads of one prediction; 0: as measured")
+    batch_size: int = setting(0, _not_negative, "images predicted at once; 0: as measured")
     max_bytes: int = setting(64 << 20, parse_bytes, "largest image file")
     max_pixels: int = setting(89_478_485, parse_count, "largest image, in pixels")
     fetch_timeout_s: float = setting(10.0, parse_seconds, "longest wait for one image")

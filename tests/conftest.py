@@ -13,3 +13,4 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("LABELMILL_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("LABELMILL_TUNE", "off")  # what is measured beside other tests is luck

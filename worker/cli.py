@@ -26,6 +26,7 @@ COMMANDS = {
     "prepare": ("worker.commands.prepare", "make a model of the house in the model folder"),
     "quantize": ("worker.commands.quantize", "make the INT8 form of an ONNX file and say whether to use it"),
     "serve": ("worker.serve", "start a worker with a warm model"),
+    "tune": ("worker.commands.tune", "find the best pool, threads and batch size for a model on this machine"),
     "health": ("worker.health", "say whether the worker is ready"),
 }
 #: The same as where a model's runtime is not installed.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from pathlib import Path
 
 from jobs.settings import Settings
 from worker.models.flags import add_card_flags, hand_on
+from worker.tuning import ensure, whole_cores
 
 __all__ = ["add_arguments", "run"]
 
@@ -22,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR[:DIR...]",
         help="folders that may be read; none by default [LABELMILL_FILE_ROOTS]",
     )
-    parser.add_argument(
-        "--concurrency", type=_processes, metavar="N", help="processes (or threads); default: usable cores"
-    )
-    parser.add_argument("--pool", choices=("prefork", "solo", "threads"), default="prefork", help="default: prefork")
+    parser.add_argument("--concurrency", type=_number, metavar="N", help="processes, or threads; default: as measured")
+    parser.add_argument("--pool", choices=("prefork", "solo", "threads"), help="default: as measured, else prefork")
+    parser.add_argument("--threads", type=_number, metavar="N", help="of one prediction [LABELMILL_THREADS]")
+    parser.add_argument("--batch-size", type=_number, metavar="N", help="images at once [LABELMILL_BATCH_SIZE]")
     parser.add_argument("--name", default=f"labelmill-{os.getpid()}@%h", help="Celery's node name; must be unique")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     add_card_flags(parser)
@@ -33,21 +36,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
-    for option, variable in (("model", "MODEL"), ("broker", "BROKER_URL"), ("file_roots", "FILE_ROOTS")):
+    for option in ("model", "broker", "file_roots", "threads", "batch_size"):
         value = getattr(args, option)
         if value is not None:
-            os.environ[f"LABELMILL_{variable}"] = value
+            variable = "BROKER_URL" if option == "broker" else option.upper()
+            os.environ[f"LABELMILL_{variable}"] = str(value)
     hand_on(args)
-    _ = Settings.from_env().redis_url  # a bad value is said in one line, before Celery reads it
+    settings = Settings.from_env()
+    _ = settings.redis_url  # a bad value is said in one line, before Celery reads it
+    pool, concurrency, threads = _setting(args, settings)
+    os.environ["LABELMILL_THREADS"] = str(threads)
     from celery.bin.celery import celery
 
-    concurrency = args.concurrency or len(os.sched_getaffinity(0))
-    argv = ["--quiet", "--app=tasks", "worker", f"--pool={args.pool}", f"--concurrency={concurrency}"]
+    argv = ["--quiet", "--app=tasks", "worker", f"--pool={pool}", f"--concurrency={concurrency}"]
     argv += [f"--hostname={args.name}", f"--loglevel={args.log_level}", "--without-gossip", "--without-mingle"]
     return int(celery.main(args=argv, prog_name="celery", standalone_mode=False) or 0)
 
 
-def _processes(text: str) -> int:
+def _setting(args: argparse.Namespace, settings: Settings) -> tuple[str, int, int]:
+    """Pool, concurrency and threads: as told, else as measured, else one process a core with one thread each."""
+    usual = ("prefork", whole_cores(), 1)
+    is_told = args.pool or args.concurrency or settings.threads
+    plan = None
+    if settings.tune == "auto":
+        model_dir = Path(settings.model_dir) if settings.model_dir else None
+        plan = ensure(
+            settings.models[0], model_dir=model_dir, say=lambda line: print(line, file=sys.stderr, flush=True)
+        )
+    if plan and not is_told:
+        return plan.best.pool, plan.best.streams, plan.best.threads
+    return args.pool or usual[0], args.concurrency or usual[1], settings.threads or usual[2]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)

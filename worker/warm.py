@@ -27,6 +27,7 @@ from worker.leases import LeaseKeeper
 from worker.metrics import Meter, NoMeter, make_meter
 from worker.models import golden, loader
 from worker.models.runtime import Runtime
+from worker.tuning import recall
 
 __all__ = ["Warm", "current", "set_up"]
 
@@ -108,7 +109,7 @@ def _set_up(settings: Settings, note: Callable[[str], None]) -> Warm:
     for name in settings.models:
         started = time.monotonic()
         runtime = _load(name, settings)
-        batch_size, rate = warm_up(runtime)
+        batch_size, rate = _pace(runtime, settings)
         decoder = partial(decode_into, preprocessing=runtime.card.preprocessing, limits=limits)
         engines[runtime.card.name] = Engine(runtime, decoder, batch_size=batch_size)
         rates[runtime.card.name] = rate
@@ -121,6 +122,18 @@ def _set_up(settings: Settings, note: Callable[[str], None]) -> Warm:
     keeper = LeaseKeeper(ledger, lease_s=settings.lease_s, meter=meter, note=note)
     keeper.start()
     return Warm(settings, ledger, keeper, Patience(), fetcher, engines, rates, meter)
+
+
+def _pace(runtime: Runtime, settings: Settings) -> tuple[int, float]:
+    """The batch size to work with, and the images/s of one stream: as told, as measured before, or measured now."""
+    plan = recall(runtime.digest) if settings.tune == "auto" else None
+    if plan and plan.best.threads == (settings.threads or 1) and not settings.batch_size:
+        runtime.predict(np.zeros((plan.best.batch_size, *runtime.card.preprocessing.size, 3), np.uint8))
+        return plan.best.batch_size, plan.stream_images_per_s
+    if settings.batch_size:
+        _timed(runtime, settings.batch_size)  # the first of a size allocates
+        return settings.batch_size, settings.batch_size / _timed(runtime, settings.batch_size)
+    return warm_up(runtime)
 
 
 def warm_up(runtime: Runtime) -> tuple[int, float]:
@@ -158,7 +171,8 @@ def _timed(runtime: Runtime, size: int) -> float:
 
 
 def _load(name: str, settings: Settings) -> Runtime:
-    runtime = loader.load(name, model_dir=Path(settings.model_dir) if settings.model_dir else None)
+    model_dir = Path(settings.model_dir) if settings.model_dir else None
+    runtime = loader.load(name, threads=settings.threads or 1, model_dir=model_dir)
     golden.verify(runtime)
     return runtime
 

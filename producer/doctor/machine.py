@@ -7,30 +7,19 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs.cores import usable_cores
 from jobs.registry import WorkerInfo
 from producer.doctor.patient import Finding, Patient
 
-__all__ = ["cores", "roots_unreadable", "too_many_threads", "torch_before_fork"]
+__all__ = ["roots_unreadable", "too_many_threads", "torch_before_fork"]
 
 #: Variables that say how many threads one process computes with.
 THREADS = ("ORT_INTRA_OP_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def cores(cgroup: Path) -> float:
-    """Cores that this process may use: the smaller of its affinity and its cgroup's quota (version 1 or 2)."""
-    usable = float(len(os.sched_getaffinity(0)))
-    quota = _read(cgroup / "cpu.max").split() or [
-        _read(cgroup / "cpu" / "cpu.cfs_quota_us") or "max",
-        _read(cgroup / "cpu" / "cpu.cfs_period_us") or "100000",
-    ]
-    if len(quota) == 2 and quota[0].isdigit() and int(quota[1]):
-        return min(usable, int(quota[0]) / int(quota[1]))
-    return usable
-
-
 def too_many_threads(patient: Patient) -> Iterator[Finding]:
     """More computing threads than cores: they wait for each other."""
-    have = cores(patient.cgroup)
+    have = usable_cores(patient.cgroup)
     processes = sum(worker.processes for worker in _local(patient))
     for name in THREADS:
         wanted = os.environ.get(name, "")

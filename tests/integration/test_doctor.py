@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from jobs.cores import usable_cores
 from jobs.settings import Settings
 from producer.client import Labelmill
 from producer.doctor import CHECKS, Finding, Patient, fleet, machine, packages
@@ -158,14 +159,14 @@ def test_more_processes_than_the_quota(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert machine.cores(tmp_path) == 0.5
+    assert usable_cores(tmp_path) == 0.5
     found = list(machine.too_many_threads(replace(admit(redis.settings), cgroup=tmp_path)))
     assert "2 processes" in only(found, "too_many_threads", "warning")
 
 
 def test_no_quota_is_the_affinity(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("max 100000")
-    assert machine.cores(tmp_path) == len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
 
 
 def test_torch_in_the_main_process_of_a_worker_that_forks(redis: RedisServer, tmp_path: Path) -> None:

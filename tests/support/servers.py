@@ -226,6 +226,7 @@ def worker_process(
     file_roots: Sequence[Path] = (),
     env: Mapping[str, str] | None = None,
     app: str = "",
+    options: Sequence[str] = (),
     wait: bool = True,
 ) -> Iterator[WorkerProcess]:
     """A worker for the block, READY when it begins (``wait=False``: not waited for); killed at its end.
@@ -234,7 +235,7 @@ def worker_process(
     without, it is ``python -m worker serve``.
     """
     folder = Path(tempfile.mkdtemp(prefix="lm-test-"))
-    options = [f"--pool={pool}", f"--concurrency={concurrency}"]
+    options = [*options, f"--pool={pool}", f"--concurrency={concurrency}"]
     if app:
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "--loglevel=INFO", *options]
         command += ["--without-gossip", "--without-mingle", f"--hostname={folder.name}@%h"]
@@ -265,7 +266,8 @@ def _session_of(pid: int) -> int:
 
 def _clean_environment() -> dict[str, str]:
     """Ours without any setting of Labelmill's, so that nothing of the machine reaches a test."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LABELMILL_")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("LABELMILL_")}
+    return {**ours, "LABELMILL_TUNE": "off"}
 
 
 @cache

@@ -15,6 +15,7 @@ from worker.models.runtime import Runtime
 __all__ = [
     "HOUSE_MODELS",
     "MODEL_DIR_VARIABLE",
+    "cache_dir",
     "default_model_dir",
     "digest",
     "identify",
@@ -34,11 +35,16 @@ BLOCK_BYTES = 2**20
 
 
 def default_model_dir() -> Path:
-    """``$LABELMILL_MODEL_DIR``, else ``labelmill/models/v1`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """``$LABELMILL_MODEL_DIR``, else ``models/v1`` in our cache folder."""
     if named := os.environ.get(MODEL_DIR_VARIABLE):
         return Path(named)
+    return cache_dir() / "models" / "v1"
+
+
+def cache_dir() -> Path:
+    """``labelmill`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "labelmill" / "models" / "v1"
+    return (Path(cache) if cache else Path.home() / ".cache") / "labelmill"
 
 
 def resolve(name_or_file: str | Path, *, model_dir: Path | None = None) -> Path:
