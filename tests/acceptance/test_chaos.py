@@ -14,8 +14,11 @@ from tests.chaos.diary import Diary, Kill, Reader
 from tests.chaos.faults import FAULTS
 from tests.chaos.figures import Fault, Measured
 
+#: The one by which the command is tried.
+BY_COMMAND = "kill-producer"
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f.name != BY_COMMAND], ids=lambda fault: fault.name)
 def test_a_short_dose_of_each_fault_shows_what_it_must(fault: Fault) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     measured = fault.strike(fault.short, random.Random(seed))
@@ -25,9 +28,9 @@ def test_a_short_dose_of_each_fault_shows_what_it_must(fault: Fault) -> None:
 
 def test_a_run_prints_a_table_and_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "chaos" / "results.json"
-    assert main(["--short", "--only", "kill-producer", "--seed", "3", "--output", str(output)]) == 0
+    assert main(["--short", "--only", BY_COMMAND, "--output", str(output)]) == 0
     (row,) = json.loads(output.read_text())["faults"]
-    assert (row["fault"], row["met"], row["figures"]["lost"], row["figures"]["kills"]) == ("kill-producer", True, 0, 2)
+    assert (row["fault"], row["met"], row["figures"]["lost"], row["figures"]["kills"]) == (BY_COMMAND, True, 0, 2)
     assert "a producer killed in the" in capsys.readouterr().out
 
 

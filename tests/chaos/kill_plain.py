@@ -18,7 +18,7 @@ from celery import Celery
 from tests.chaos.crew import Crew, dismissed
 from tests.chaos.diary import Reader
 from tests.chaos.figures import Dose, Fault, Measured, given
-from tests.chaos.kill_worker import CHUNK, ITEM_S, PAUSE_S, SERVING, WORKERS
+from tests.chaos.kill_worker import CHUNK, ITEM_S, PAUSE_S
 from tests.chaos.plain_worker import VISIBILITY_S
 from tests.chaos.site import BY, PROCESSES, write_images
 from tests.support.servers import ProcessGroup, RedisServer, eventually, redis_server
@@ -90,7 +90,7 @@ def strike(dose: Dose, rng: random.Random) -> Measured:
         here.top_up()
         while len(here.crew.kills) < dose["kills"]:
             time.sleep(rng.uniform(0, PAUSE_S))
-            here.crew.kill(here.crew.pick(rng, of=SERVING)[0])
+            here.crew.kill(here.crew.pick(rng, of=dose["workers"] - 1)[0])
             here.top_up()
         while here.sent < dose["images"]:
             here.top_up()
@@ -121,7 +121,7 @@ def _plain(dose: Dose) -> Iterator[_Plain]:
                 env["POISON_ITEM_S"] = str(ITEM_S)
                 return ProcessGroup([*command, f"--hostname={log.stem}@%h"], log=log, env=env)
 
-            with dismissed(Crew(WORKERS, enlist, folder, ready=" ready.")) as crew:
+            with dismissed(Crew(dose["workers"], enlist, folder, ready=" ready.")) as crew:
                 crew.wait_ready()
                 yield _Plain(redis, folder, crew, dose)
     finally:
@@ -140,8 +140,8 @@ def tell(measured: Measured) -> str:
 FAULT = Fault(
     name="kill-plain",
     title=f"the same on plain Celery: acks_late, tasks of {CHUNK} images, visibility_timeout {VISIBILITY_S} s",
-    dose={"kills": 100, "images": 20_000},
-    short={"kills": 2, "images": 400},
+    dose={"kills": 100, "images": 20_000, "workers": 4},
+    short={"kills": 2, "images": 400, "workers": 3},
     strike=strike,
     tell=tell,
     promises=(given("kills"), given("images")),

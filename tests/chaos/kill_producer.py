@@ -14,15 +14,14 @@ __all__ = ["FAULT"]
 
 CHUNK = 2
 WORKERS = 1
-IMAGES = 1_500
 
 
 def strike(dose: Dose, rng: random.Random) -> Measured:
     """A job a kill; a producer that was done before its kill is no dose."""
     kills, tries = 0, 0
-    with site(IMAGES, chunk=CHUNK, item_s=0.0, workers=WORKERS) as here:
+    with site(dose["images"], chunk=CHUNK, item_s=0.0, workers=WORKERS) as here:
         while kills < dose["kills"]:
-            kills += _kill_one(here, BY[tries % len(BY)], rng.randrange(IMAGES // 2))
+            kills += _kill_one(here, BY[tries % len(BY)], rng.randrange(dose["images"] // 2))
             tries += 1
         found = close(here)
         found.update(kills=kills, too_many=found["jobs"] - tries)
@@ -34,7 +33,7 @@ def _kill_one(here: Site, by: str, when: int) -> bool:
     job = here.submit(by)
     eventually(lambda: _accepted(here, job.id) > when)
     job.submit.kill9()
-    was_amidst = 0 < _accepted(here, job.id) < IMAGES
+    was_amidst = 0 < _accepted(here, job.id) < len(here.names)
     again = here.run(job.command)
     assert again.wait() == 0, again.log()
     here.jobs[-1] = replace(job, submit=again)
@@ -49,7 +48,7 @@ def tell(measured: Measured) -> str:
     """In words."""
     found = measured.figures
     return (
-        f"{found['kills']} kills, {found['jobs']} jobs of {IMAGES:,} images: {found['lost']} lost, "
+        f"{found['kills']} kills, {found['jobs']} jobs, {found['images']:,} images: {found['lost']} lost, "
         f"{found['twice']} recorded twice, {found['too_many']} jobs too many"
     )
 
@@ -57,8 +56,8 @@ def tell(measured: Measured) -> str:
 FAULT = Fault(
     name="kill-producer",
     title="a producer killed in the middle of submitting, then the same command again",
-    dose={"kills": 10},
-    short={"kills": 2},
+    dose={"kills": 10, "images": 1_500},
+    short={"kills": 2, "images": 800},
     strike=strike,
     tell=tell,
     promises=(
@@ -66,6 +65,6 @@ FAULT = Fault(
         *NONE_LOST,
         NONE_TWICE,
         none("too_many", "one job"),
-        Promise("every image once", lambda m, dose: m.figures["images"] == IMAGES * m.figures["jobs"]),
+        Promise("every image once", lambda m, dose: m.figures["images"] == dose["images"] * m.figures["jobs"]),
     ),
 )

@@ -14,13 +14,12 @@ __all__ = ["FAULT"]
 
 CHUNK = 4
 ITEM_S = 0.01
-WORKERS = 2
 JOB = 1_500
 
 
 def strike(dose: Dose, rng: random.Random) -> Measured:
     """Kill Redis, start it again on the same files, and go on when a chunk was recorded since."""
-    with site(min(JOB, 200 * dose["kills"]), chunk=CHUNK, item_s=ITEM_S, workers=WORKERS, aof=True) as here:
+    with site(min(JOB, 200 * dose["kills"]), chunk=CHUNK, item_s=ITEM_S, workers=dose["workers"], aof=True) as here:
         here.top_up()
         for _ in range(dose["kills"]):
             here.crew.keep_up()
@@ -48,8 +47,8 @@ def tell(measured: Measured) -> str:
 FAULT = Fault(
     name="kill-redis",
     title="kill -9 of Redis with AOF (appendfsync always), and restart",
-    dose={"kills": 10},
-    short={"kills": 2},
+    dose={"kills": 10, "workers": 2},
+    short={"kills": 2, "workers": 1},
     strike=strike,
     tell=tell,
     promises=(given("kills"), *NONE_LOST, NONE_TWICE, none("fallen", "every worker lives on")),

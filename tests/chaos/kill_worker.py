@@ -8,15 +8,14 @@ import time
 from tests.chaos.books import close
 from tests.chaos.figures import NONE_LOST, NONE_TWICE, Dose, Fault, Measured, Promise, given
 from tests.chaos.site import site
+from tests.support.servers import eventually
 
-__all__ = ["CHUNK", "FAULT", "ITEM_S", "PAUSE_S", "SERVING", "WORKERS"]
+__all__ = ["CHUNK", "FAULT", "ITEM_S", "PAUSE_S"]
 
 #: Images of a chunk, and seconds that each takes: plain Celery gets the same.
 CHUNK = 10
 ITEM_S = 0.03
-#: Workers, of two processes each; how many of them serve at the least when one is killed; the longest time between.
-WORKERS = 4
-SERVING = 3
+#: Longest time between two kills.
 PAUSE_S = 2.0
 #: Images of one job.
 JOB = 2_500
@@ -25,13 +24,14 @@ MOST_S = 5.0
 
 
 def strike(dose: Dose, rng: random.Random) -> Measured:
-    """Kill until the dose is given, and see how the jobs end."""
+    """Kill until the dose is given, each when at most one of the crew does not serve, and see how the jobs end."""
     count = min(JOB, dose["images"] // 2)
-    with site(count, chunk=CHUNK, item_s=ITEM_S, workers=WORKERS) as here:
+    with site(count, chunk=CHUNK, item_s=ITEM_S, workers=dose["workers"]) as here:
         here.top_up()
         while len(here.crew.kills) < dose["kills"]:
             time.sleep(rng.uniform(0, PAUSE_S))
-            here.crew.kill(here.crew.pick(rng, of=SERVING)[0])
+            eventually(here.top_up, what="there is something to do")
+            here.crew.kill(here.crew.pick(rng, of=dose["workers"] - 1)[0])
             here.top_up()
         while len(here.jobs) * count < dose["images"]:
             here.top_up()
@@ -53,8 +53,8 @@ def tell(measured: Measured) -> str:
 FAULT = Fault(
     name="kill-worker",
     title="kill -9 of a whole worker, images by reference and by blob",
-    dose={"kills": 100, "images": 20_000},
-    short={"kills": 3, "images": 800},
+    dose={"kills": 100, "images": 20_000, "workers": 4},
+    short={"kills": 3, "images": 600, "workers": 3},
     strike=strike,
     tell=tell,
     promises=(
@@ -62,7 +62,8 @@ FAULT = Fault(
         given("images"),
         *NONE_LOST,
         NONE_TWICE,
-        Promise("chunks in hand were claimed again", lambda measured, dose: bool(measured.recoveries_s)),
+        # timing, for a few kills may all have hit idle workers
+        Promise("chunks in hand were claimed again", lambda measured, dose: bool(measured.recoveries_s), True),
         Promise(f"median re-claim at most {MOST_S:g} s", lambda measured, dose: measured.median_s <= MOST_S, True),
     ),
 )

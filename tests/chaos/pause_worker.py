@@ -16,7 +16,6 @@ __all__ = ["FAULT"]
 
 CHUNK = 10
 ITEM_S = 0.03
-WORKERS = 4
 #: Workers that are stopped at the same time.
 AT_ONCE = 2
 JOB = 1_000
@@ -25,7 +24,7 @@ JOB = 1_000
 def strike(dose: Dose, rng: random.Random) -> Measured:
     """Stop two of the crew at a time, until the dose is given."""
     pauses = 0
-    with site(min(JOB, 300 * dose["pauses"]), chunk=CHUNK, item_s=ITEM_S, workers=WORKERS) as here:
+    with site(min(JOB, 300 * dose["pauses"]), chunk=CHUNK, item_s=ITEM_S, workers=dose["workers"]) as here:
         here.top_up()
         while pauses < dose["pauses"]:
             here.top_up()
@@ -73,8 +72,8 @@ def tell(measured: Measured) -> str:
 FAULT = Fault(
     name="pause-worker",
     title="SIGSTOP of a worker past its lease, then SIGCONT",
-    dose={"pauses": 20},
-    short={"pauses": 2},
+    dose={"pauses": 20, "workers": 4},
+    short={"pauses": 2, "workers": 3},
     strike=strike,
     tell=tell,
     promises=(

@@ -14,21 +14,17 @@ __all__ = ["FAULT"]
 
 CHUNK = 10
 ITEM_S = 0.02
-WORKERS = 4
-#: Workers that are restarted at the same time, when so many serve at the least.
-AT_ONCE = 2
-SERVING = 3
 JOB = 1_500
 
 
 def strike(dose: Dose, rng: random.Random) -> Measured:
-    """Restart two of the crew at a time, until the dose is given."""
+    """Restart half of the crew at a time, until the dose is given."""
     restarts, hard = 0, 0
-    with site(min(JOB, 20 * dose["restarts"]), chunk=CHUNK, item_s=ITEM_S, workers=WORKERS) as here:
+    with site(min(JOB, 20 * dose["restarts"]), chunk=CHUNK, item_s=ITEM_S, workers=dose["workers"]) as here:
         here.top_up()
         while restarts < dose["restarts"]:
             time.sleep(rng.uniform(0, 1.0))
-            leaving = here.crew.pick(rng, AT_ONCE, of=SERVING)
+            leaving = here.crew.pick(rng, dose["workers"] // 2, of=dose["workers"] - 1)
             for worker in leaving:
                 worker.terminate()
                 here.crew.replace(worker)
@@ -55,8 +51,8 @@ def tell(measured: Measured) -> str:
 FAULT = Fault(
     name="restart-worker",
     title="SIGTERM, rolling restarts",
-    dose={"restarts": 50},
-    short={"restarts": 4},
+    dose={"restarts": 50, "workers": 4},
+    short={"restarts": 3, "workers": 2},
     strike=strike,
     tell=tell,
     promises=(

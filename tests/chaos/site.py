@@ -69,10 +69,11 @@ class Site:
         env = {"LABELMILL_BROKER_URL": self.redis.broker_url}
         return ProcessGroup(command, log=self.folder / "producers.log", env=env)
 
-    def top_up(self) -> None:
-        """A job more where little is left to do."""
+    def top_up(self) -> bool:
+        """A job more where little is left to do; whether anything waits or is in hand by now."""
         if all(job.submit.process.poll() is not None for job in self.jobs) and self.open() < len(self.names):
             self.submit(BY[len(self.jobs) % len(BY)])
+        return self.open() > 0
 
     def open(self) -> int:
         """Images that have not ended, of all jobs that are there."""
