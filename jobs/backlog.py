@@ -28,7 +28,7 @@ from jobs.patience import GONE, VOICE
 from jobs.registry import Registry, WorkerInfo
 from jobs.tickets import Bell
 
-__all__ = ["Backlog", "BacklogWatch", "Look", "Seen", "estimate", "read"]
+__all__ = ["Backlog", "BacklogWatch", "Look", "Seen", "estimate", "measured_rate", "read"]
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,12 @@ class Seen:
     finished: int = 0
     processes: int = 0
     warm_up_rate: float = 0.0
+
+
+def measured_rate(client: redis.Redis, model: str, *, prefix: str = "lm:") -> float:
+    """Images/s of one process of a model under load, as the last look found; 0 where nobody looks."""
+    raw = cast("bytes | None", client.get(f"{prefix}backlog_look"))
+    return float(Look(**orjson.loads(raw)).rates.get(model, 0.0)) if raw else 0.0
 
 
 def estimate(seen: Seen, before: float, elapsed_s: float, *, saturated: bool) -> float:

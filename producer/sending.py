@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from jobs.backlog import measured_rate
 from jobs.errors import JobError, LabelmillError
 from jobs.items import Item, encode_chunk
 from jobs.ledger import JobStatus, MissingBlobError, TakenError
@@ -25,6 +26,8 @@ __all__ = ["Sender", "StoppedError"]
 
 #: Work of one chunk, in seconds: an interactive request waits for one chunk at most.
 CHUNK_S = 0.1
+#: Seconds between two looks at how fast the workers are.
+RESIZE_S = 2.0
 #: Items of a chunk at the least and the most, and where no worker has said how fast it is.
 SMALLEST_CHUNK, LARGEST_CHUNK, UNKNOWN_CHUNK = 4, 512, 32
 #: Bytes of uploaded images in one chunk; one image may be larger.
@@ -154,16 +157,18 @@ class Sender:
         pictures: Iterable[Picture] = source
         if number:
             pictures = missing(source, sent_ids(self._ledger, self.job_id))
-        for chunk in self._chunks(pictures, self._chunk_size or self._best_size(status)):
+        for chunk in self._chunks(pictures, status):
             queued = self._write(number, chunk, source.base, status.lane, writer)
             self.sent += len(chunk.items)
             number += 1
             self._make_room(number, queued)
         self._client.patience(lambda: self._ledger.seal(self.job_id, writer=writer))
 
-    def _chunks(self, pictures: Iterable[Picture], size: int) -> Iterator[_Chunk]:
-        chunk = _Chunk()
+    def _chunks(self, pictures: Iterable[Picture], status: JobStatus) -> Iterator[_Chunk]:
+        chunk, size, until = _Chunk(), self._chunk_size or 0, 0.0
         for picture in pictures:
+            if not self._chunk_size and not chunk.items and time.monotonic() >= until:
+                size, until = self._best_size(status), time.monotonic() + RESIZE_S
             chunk.add(picture)
             if len(chunk.items) >= size or chunk.size >= CHUNK_BYTES:
                 yield chunk
@@ -172,10 +177,15 @@ class Sender:
             yield chunk
 
     def _best_size(self, status: JobStatus) -> int:
-        rates = [m.images_per_s for m in self._client.registry.serving(status.model, status.digest) if m.images_per_s]
+        """What a process does in :data:`CHUNK_S`, as measured under load, else as workers found at their start."""
+        serving = self._client.patience(lambda: self._client.registry.serving(status.model, status.digest))
+        rates = [model.images_per_s for model in serving if model.images_per_s]
         if not rates:
             return UNKNOWN_CHUNK
-        return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, round(CHUNK_S * sum(rates) / len(rates))))
+        prefix = self._client.settings.key_prefix
+        rate = self._client.patience(lambda: measured_rate(self._ledger.redis, status.model, prefix=prefix))
+        rate = rate or sum(rates) / len(rates)
+        return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, round(CHUNK_S * rate)))
 
     def _write(self, number: int, chunk: _Chunk, base: str, lane: str, writer: str) -> int:
         """Into the ledger, then the ticket; returns how many items of the job are queued."""

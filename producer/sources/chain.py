@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -66,7 +67,8 @@ class Pictures:
     """Images that a program makes: :class:`~jobs.items.Item` by reference, :class:`Upload` by value.
 
     What can be gone through only once is kept on disk, since ids are compared before anything is sent; with
-    ``unique`` they are known not to repeat, and it is sent as it comes.
+    ``unique`` they are known not to repeat, and it is sent as it comes. It cannot be sent again then, and a
+    :class:`~jobs.errors.SourceError` says so where that is needed.
     """
 
     base = ""
@@ -74,10 +76,29 @@ class Pictures:
     def __init__(self, pictures: Iterable[Picture], *, unique: bool = False) -> None:
         self.unique = unique
         self._pictures = pictures
-        self._kept = _Kept(iter(pictures)) if iter(pictures) is pictures and not unique else None
+        if isinstance(pictures, Iterator):
+            self._pictures = _Once(pictures) if unique else _Kept(pictures)
 
     def __iter__(self) -> Iterator[Picture]:
-        return iter(self._kept or self._pictures)
+        return iter(self._pictures)
+
+
+class _Once:
+    """What an iterator gives; its first image can be looked at before all of it is taken."""
+
+    def __init__(self, pictures: Iterator[Picture]) -> None:
+        self._rest = pictures
+        self._first: list[Picture] | None = None
+        self._taken = False
+
+    def __iter__(self) -> Iterator[Picture]:
+        if self._taken:
+            raise SourceError("these images can be gone through only once, and sending them was interrupted")
+        if self._first is None:
+            self._first = list(islice(self._rest, 1))
+        yield from self._first
+        self._taken = True
+        yield from self._rest
 
 
 class _Kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,12 +13,13 @@ from jobs.errors import JobError, SourceError
 from jobs.items import Item
 from jobs.ledger import JobRequest
 from jobs.reconciler import Reconciler
-from producer import lock
+from jobs.registry import ModelInfo, WorkerInfo
+from producer import lock, sending
 from producer.client import Labelmill
 from producer.ids import sent_ids
 from producer.job import Job
 from producer.sending import Sender, StoppedError
-from producer.sources import Picture, Upload
+from producer.sources import Picture, Pictures, Upload
 from tests.support.servers import RedisServer, eventually
 
 
@@ -267,3 +269,25 @@ def test_images_that_come_while_tickets_are_taken_away_are_rung_for(job: Job, cl
     client.bell.clear("noop.bulk")
     reconciler = Reconciler(client.ledger, client.bell)
     assert (reconciler.sweep(), reconciler.sweep(), client.bell.waiting("noop.bulk")) == (0, 10, 10)
+
+
+def test_chunks_are_a_tenth_of_a_second_of_what_workers_really_do(
+    client: Labelmill, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(images_per_s: float) -> None:
+        look = {"at_s": 0.0, "done": {}, "queued": {}, "rates": {"noop": images_per_s}}
+        client.ledger.redis.set(f"{redis.settings.key_prefix}backlog_look", json.dumps(look))
+
+    def numbered() -> Iterator[Picture]:
+        for number in range(150):
+            if number == 50:
+                measured(1000)
+            yield Item(f"{number}.jpg", f"/data/{number}.jpg")
+
+    monkeypatch.setattr(sending, "RESIZE_S", 0.0)
+    model = ModelInfo("noop", "sha256:00", images_per_s=100.0)
+    client.registry.announce(WorkerInfo("w", "READY", "here", 1, 1, (model,)))
+    job = client.open("noop", job_id="sized", top_k=5)
+    job.send(Pictures(numbered(), unique=True))
+    payloads = client.ledger.redis.hgetall(client.ledger.key("sized", "payload"))
+    assert [payloads[str(n).encode()].count(b"\n") for n in range(len(payloads))] == [10] * 5 + [100]

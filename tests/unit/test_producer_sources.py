@@ -16,6 +16,7 @@ import pytest
 
 from jobs.errors import SourceError, UsageError
 from jobs.items import Item
+from producer.ids import check_ids
 from producer.sources import Archive, ByValue, Files, Manifest, Source, Upload, open_source, reading
 from producer.sources.chain import Pictures
 from producer.sources.manifest import MAX_FIELDS_BYTES, MAX_LINE_CHARS
@@ -368,3 +369,13 @@ def test_images_of_a_program_that_come_once_can_be_gone_through_again() -> None:
     assert list(kept) == pictures
     assert list(kept) == pictures
     assert orjson.dumps({"n": 1}) == orjson.dumps(list(kept)[1].fields)
+
+
+def test_images_that_come_once_lose_none_to_a_first_look_and_are_not_taken_for_all_when_asked_again() -> None:
+    pictures = [Item(str(number), f"/{number}") for number in range(5)]
+    once = Pictures(iter(pictures), unique=True)
+    check_ids(once)
+    assert next(iter(once)) == pictures[0]
+    assert list(once) == pictures
+    with pytest.raises(SourceError, match="only once"):
+        list(once)
