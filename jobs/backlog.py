@@ -18,7 +18,7 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import redis
@@ -26,7 +26,9 @@ import redis
 from jobs import lanes
 from jobs.patience import GONE, VOICE
 from jobs.registry import Registry, WorkerInfo
-from jobs.tickets import Bell
+
+if TYPE_CHECKING:
+    from jobs.tickets import Bell
 
 __all__ = ["Backlog", "BacklogWatch", "Look", "Seen", "estimate", "measured_rate", "read"]
 
