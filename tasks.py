@@ -48,7 +48,9 @@ def classify(
     """
     from worker import gather, service
 
-    queue = (self.request.delivery_info or {}).get("routing_key", "")
+    delivery = self.request.delivery_info or {}
+    # One that comes again may be what ended its process: it takes no others along.
+    queue = "" if delivery.get("redelivered") else delivery.get("routing_key", "")
     return gather.gatherer(app).classify(self.request.id, queue, service.Call(image, model, top_k, data))
 
 

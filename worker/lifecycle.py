@@ -26,6 +26,7 @@ from celery import Celery, bootsteps
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.signals import setup_logging, worker_process_init, worker_shutdown, worker_shutting_down
 from celery.worker import state as worker_state
+from kombu.exceptions import OperationalError
 
 from jobs import logs
 from jobs.backlog import BacklogWatch
@@ -33,9 +34,10 @@ from jobs.errors import CrashedWorkerError, LabelmillError, ModelFileError, Usag
 from jobs.lanes import interactive, served_by
 from jobs.ledger import connect
 from jobs.orphans import end_with_parent
+from jobs.patience import GONE
 from jobs.settings import Settings
 from jobs.tickets import Bell
-from worker import metrics
+from worker import metrics, postbox
 from worker.consumer import wake_after
 from worker.drain import Drain
 from worker.health import Beacon
@@ -43,6 +45,7 @@ from worker.health import folder as health_folder
 from worker.models import loader
 from worker.node import Node, State
 from worker.requests import settle_lost
+from worker.revoked import revoked
 from worker.wards import Slots, Wards
 from worker.watch import Watch
 
@@ -79,6 +82,7 @@ def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
         Beacon(health_folder(settings), lambda: _status(node)).start()
     except LabelmillError as exc:
         _die(exc.message, exc.exit_code)
+    revoked().follow(worker_state.revoked)
     reader, writer = os.pipe()
     drain = Drain(node, settings, Bell(app))
     _installed = _Installed(settings, node, reader, writer, os.getpid(), drain, Slots())
@@ -244,8 +248,20 @@ def _look_after(mine: _Installed, report: dict[str, Any]) -> None:
 
 
 def _ward_died(mine: _Installed, worker: Any, token: str) -> None:
+    if token.startswith(postbox.HELD):
+        _bring_back(worker.app, token)
+        return
     mine.node.report_crash(token, CrashedWorkerError())
     settle_lost(worker, token)
+
+
+def _bring_back(app: Celery, held: str) -> None:
+    """The calls that a dead process had taken along wait again."""
+    try:
+        count = postbox.bring_back(app, held)
+        log.warning("a process ended with %d calls that it had taken along: they wait again", count)
+    except (*GONE, OperationalError) as exc:
+        log.warning("calls that a dead process held could not be put back (%s): they come later", type(exc).__name__)
 
 
 def _failed(message: str, code: int) -> SystemExit:

@@ -148,7 +148,12 @@ def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str,
     card, digest = engine.runtime.card, engine.runtime.digest
     items = [Item(call.image, str(position)) for position, call in enumerate(calls)]
     widest = max(call.top_k or card.top_k for call in calls)
-    done = engine.run(items, lambda ref: _bytes_of(warm, calls[int(ref)]), top_k=widest)
+    with fetching_ahead(
+        [item.ref for item in items],
+        lambda ref: _bytes_of(warm, calls[int(ref)]),
+        is_remote=lambda ref: calls[int(ref)].data is None and is_remote(calls[int(ref)].image),
+    ) as fetch:
+        done = engine.run(items, fetch, top_k=widest)
     warm.meter.chunk(card.name, "interactive", done)
     answers: list[dict[str, Any]] = []
     for call, outcome in zip(calls, decode_outcomes(done.lines), strict=True):

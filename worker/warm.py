@@ -56,6 +56,8 @@ class Warm:
     engines: dict[str, Engine]
     images_per_s: dict[str, float]
     meter: Meter = field(default_factory=NoMeter)
+    #: Says what this process holds, for whoever watches it; "" for nothing.
+    note: Callable[[str], None] = lambda token: None
 
     def engine(self, model: str) -> Engine:
         """The engine of a model by name. Raises :class:`ModelNotServedError`."""
@@ -121,7 +123,7 @@ def _set_up(settings: Settings, note: Callable[[str], None]) -> Warm:
     meter = make_meter(settings)
     keeper = LeaseKeeper(ledger, lease_s=settings.lease_s, meter=meter, note=note)
     keeper.start()
-    return Warm(settings, ledger, keeper, Patience(), fetcher, engines, rates, meter)
+    return Warm(settings, ledger, keeper, Patience(), fetcher, engines, rates, meter, note)
 
 
 def _pace(runtime: Runtime, settings: Settings) -> tuple[int, float]:
