@@ -58,6 +58,7 @@ test-brokers: model ## RabbitMQ and Redis Sentinel, with the real servers of Deb
 	$(BIN)/python -m pytest -m debian
 
 bench: model     ## the table of speeds beside the bare loop and plain Celery (minutes; PARTS="photo tiny" for some)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/labelmill-worker prepare cifar10-cnn
 	$(BIN)/python -m benchmarks $(PARTS)
 

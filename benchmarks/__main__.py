@@ -17,6 +17,7 @@ from rich.table import Table
 from benchmarks import costs, throughput
 from benchmarks.contest import Contest, Goal
 from benchmarks.images import make_images
+from benchmarks.picture import draw
 
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "bench"
 #: EfficientNet-Lite0's preprocessing, with scaled decoding allowed.
@@ -45,6 +46,7 @@ def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     results = {"goals": [{**asdict(goal), "met": goal.met} for goal in goals], "rounds": raw}
     (FOLDER / "results.json").write_text(json.dumps(results, indent=1))
+    draw(raw, FOLDER / "results.png")
     show(goals)
     return 0 if all(goal.met for goal in goals) else 1
 

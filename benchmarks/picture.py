@@ -1,0 +1,65 @@
+"""The picture of a run: bars of throughput, the curve over workers, and how long single calls took."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["draw"]
+
+#: Contenders of the bars, in this order, with their names.
+NAMES = {
+    "bare": "bare loop",
+    "bulk": "Labelmill, bulk",
+    "single": "Labelmill, one call an image",
+    "plain": "plain Celery",
+    "textbook": "the textbook's way",
+}
+COLOURS = {"bare": "#9aa0a6", "bulk": "#1a73e8", "single": "#7baaf7", "plain": "#f9ab00", "textbook": "#d93025"}
+
+
+def draw(rounds: Mapping[str, Any], path: Path) -> None:
+    """Draw what there is of ``rounds`` (as in ``results.json``) into a PNG file."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    parts = [part for part in ("photo", "tiny", "scaling", "latency") if part in rounds]
+    if not parts:
+        return
+    figure, axes = pyplot.subplots(1, len(parts), figsize=(5 * len(parts), 4), squeeze=False, layout="constrained")
+    for axis, part in zip(axes[0], parts, strict=True):
+        {"photo": _bars, "tiny": _bars, "scaling": _curve, "latency": _histogram}[part](axis, rounds[part], part)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _bars(axis: Any, rates: Mapping[str, Sequence[float]], part: str) -> None:
+    names = [name for name in NAMES if name in rates]
+    middles = [statistics.median(rates[name]) for name in names]
+    bars = axis.barh([NAMES[name] for name in names], middles, color=[COLOURS[name] for name in names])
+    axis.bar_label(bars, labels=[f"{middle:,.0f}" for middle in middles], padding=3)
+    axis.margins(x=0.15)
+    axis.invert_yaxis()
+    axis.set_title(f"{part}: images/s, medians of {len(rates[names[0]])}")
+
+
+def _curve(axis: Any, rates: Mapping[Any, Sequence[float]], part: str) -> None:
+    workers = sorted(int(many) for many in rates)
+    middles = [statistics.median(rates[many]) for many in workers]
+    axis.plot(workers, [middles[0] * many / workers[0] for many in workers], "--", color="#9aa0a6", label="linear")
+    axis.plot(workers, middles, "o-", color="#1a73e8", label="Labelmill")
+    axis.set(title="workers that only sleep", xlabel="workers", ylabel="images/s", ylim=(0, None))
+    axis.legend()
+
+
+def _histogram(axis: Any, seconds: Mapping[str, Sequence[float]], part: str) -> None:
+    most = max(max(found) for found in seconds.values()) * 1e3
+    bins = [most * step / 40 for step in range(41)]
+    for name, found in seconds.items():
+        axis.hist([value * 1e3 for value in found], bins=bins, alpha=0.6, label=name)
+    axis.set(title="one call", xlabel="ms", ylabel="calls")
+    axis.legend()
