@@ -11,9 +11,11 @@ decoding it does:
     RAISE         an error that decoding should never raise
     MEMORY 50     keep 50 MiB for ever
     SLEEP 0.5     take so many seconds
+    WAIT /x/gate  make /x/gate.begun, and end when /x/gate is there
     MODEL         be decoded, and make the model raise on its batch
 
 All others are good, and take ``POISON_ITEM_S`` seconds each. Loading the model takes ``POISON_SETUP_S``.
+``POISON_VISIBILITY_S``: seconds until what a killed worker held comes back.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import ctypes
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from billiard.process import current_process
@@ -59,6 +62,11 @@ def _decode_into(data: bytes, out: Images, preprocessing: Any, limits: Any) -> N
             _kept.append(bytearray(os.urandom(1 << 20) * int(amount)))
         case b"SLEEP":
             time.sleep(float(amount))
+        case b"WAIT":
+            gate = Path(os.fsdecode(amount))
+            Path(f"{gate}.begun").touch()
+            while not gate.exists():
+                time.sleep(0.001)
         case _:
             time.sleep(ITEM_S)
     out[...] = RED if kind == b"MODEL" else BLACK
@@ -76,6 +84,9 @@ def _raising_predict(self: NoopRuntime, images: Images) -> Scores:
     return _predict(self, images)
 
 
+if "POISON_VISIBILITY_S" in os.environ:
+    visibility_s = int(os.environ["POISON_VISIBILITY_S"])
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "visibility_timeout": visibility_s}
 # Before the processes of the pool import worker.warm, which takes both from where they are.
 worker.decode.decode_into = _decode_into
 NoopRuntime.decodes = True
