@@ -13,9 +13,7 @@ workers measured at their warm-up, and without a worker as if there were one pro
 
 from __future__ import annotations
 
-import logging
 import math
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -24,15 +22,13 @@ import orjson
 import redis
 
 from jobs import lanes
-from jobs.patience import GONE, VOICE
 from jobs.registry import Registry, WorkerInfo
+from jobs.ticking import Ticking
 
 if TYPE_CHECKING:
     from jobs.tickets import Bell
 
 __all__ = ["Backlog", "BacklogWatch", "Look", "Seen", "estimate", "measured_rate", "read"]
-
-log = logging.getLogger(__name__)
 
 #: Seconds between two looks.
 LOOK_S = 2.0
@@ -89,7 +85,7 @@ def estimate(seen: Seen, before: float, elapsed_s: float, *, saturated: bool) ->
     return before or seen.warm_up_rate or UNKNOWN_RATE
 
 
-class BacklogWatch:
+class BacklogWatch(Ticking):
     """Looks at the backlog in a thread of its own between :meth:`start` and :meth:`stop`."""
 
     def __init__(self, client: redis.Redis, bell: Bell, *, prefix: str = "lm:") -> None:
@@ -97,18 +93,7 @@ class BacklogWatch:
         self.registry = Registry(client, prefix=prefix)
         self.bell = bell
         self.prefix = prefix
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="backlog", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; waits for the look under way."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        super().__init__(self._look_in_turn, LOOK_S, name="backlog")
 
     def look(self) -> dict[str, Backlog]:
         """One look, written down; a handful of round trips."""
@@ -172,24 +157,10 @@ class BacklogWatch:
                 pipe.set(f"{self.prefix}backlog_items:{model}", backlog.items, ex=STANDS_S)
             pipe.execute()
 
-    def _my_turn(self) -> bool:
+    def _look_in_turn(self) -> None:
         """One look in each period, whoever makes it."""
-        return bool(self.redis.set(f"{self.prefix}backlog_turn", b"1", nx=True, px=int(LOOK_S * 900)))
-
-    def _loop(self) -> None:
-        failed = False
-        while not self._stop.wait(LOOK_S):
-            try:
-                if self._my_turn():
-                    self.look()
-                if failed:
-                    VOICE.back()
-                failed = False
-            except GONE as exc:
-                failed = True
-                VOICE.gone(exc)
-            except Exception:  # without this thread the figures would lapse for good
-                log.exception("the backlog could not be looked at")
+        if self.redis.set(f"{self.prefix}backlog_turn", b"1", nx=True, px=int(LOOK_S * 900)):
+            self.look()
 
 
 def read(client: redis.Redis, models: list[str], *, prefix: str = "lm:") -> dict[str, Backlog]:

@@ -9,12 +9,11 @@ when it was there a sweep ago too; rung once too often, it costs nothing.
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
 
 from jobs.ledger import Ledger
-from jobs.patience import GONE, Patience
 from jobs.tickets import Bell
+from jobs.ticking import Ticking
 
 __all__ = ["Reconciler"]
 
@@ -24,7 +23,7 @@ log = logging.getLogger(__name__)
 TERM_S = 1.0
 
 
-class Reconciler:
+class Reconciler(Ticking):
     """Sweeps in a thread of its own between :meth:`start` and :meth:`stop`."""
 
     def __init__(self, ledger: Ledger, bell: Bell, *, sweep_s: float = 0.5) -> None:
@@ -33,18 +32,7 @@ class Reconciler:
         self.sweep_s = sweep_s
         self._name = uuid.uuid4().hex
         self._missing: dict[str, int] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="reconciler", daemon=True)
-
-    def start(self) -> None:
-        """Begin to sweep."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; waits for the sweep under way."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        super().__init__(self._sweep_if_elected, sweep_s, name="reconciler")
 
     def sweep(self) -> int:
         """One sweep, elected or not; returns how many tickets it rang."""
@@ -52,9 +40,8 @@ class Reconciler:
         if recovered:
             log.warning("took back %d chunks of silent workers", recovered)
         for lane in (lane for lane, n in queued.items() if n == 0):
-            self.bell.clear(
-                lane
-            )  # of a job that was cancelled or expired; a chunk that came just now is missed, and rung
+            # of a job that was cancelled or expired; a chunk that came just now is missed, and rung
+            self.bell.clear(lane)
         missing = {lane: n - self.bell.waiting(lane) for lane, n in queued.items() if n}
         rung = 0
         for lane, now in missing.items():
@@ -65,6 +52,10 @@ class Reconciler:
         self._missing = missing
         return rung
 
+    def _sweep_if_elected(self) -> None:
+        if self._elected():
+            self.sweep()
+
     def _elected(self) -> bool:
         redis, key = self.ledger.redis, f"{self.ledger.prefix}reconciler"
         term_ms = int(max(TERM_S, 3 * self.sweep_s) * 1000)
@@ -74,14 +65,3 @@ class Reconciler:
             return False
         redis.pexpire(key, term_ms)  # two that sweep at once for a moment do no harm
         return True
-
-    def _loop(self) -> None:
-        patience = Patience(stop=self._stop)
-        while not self._stop.wait(self.sweep_s):
-            try:
-                if patience(self._elected):
-                    patience(self.sweep)
-            except GONE:
-                return  # asked to stop while Redis was gone
-            except Exception:  # without this thread what is lost would stay so
-                log.exception("the reconciler could not sweep")

@@ -16,7 +16,6 @@ import hashlib
 import hmac
 import http.client
 import logging
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -28,8 +27,8 @@ import orjson
 
 from jobs.errors import JobError, UsageError
 from jobs.ledger import Ledger
-from jobs.patience import GONE, Patience
 from jobs.records import JobStatus
+from jobs.ticking import Ticking
 
 __all__ = ["Herald", "check_webhook", "sign"]
 
@@ -72,7 +71,7 @@ def sign(secret: str, delivery: str, timestamp: int, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-class Herald:
+class Herald(Ticking):
     """Calls webhooks in a thread of its own between :meth:`start` and :meth:`stop`.
 
     ``hosts`` are those that it may call, as ``host`` or ``host:port``: a worker stands where its operator's other
@@ -88,18 +87,12 @@ class Herald:
         self.secret = secret
         sign(secret, "", 0, b"")
         self.first_wait_s = first_wait_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="herald", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
+        super().__init__(self.look, LOOK_EVERY_S, name="herald")
 
     def stop(self) -> None:
-        """Look once more, and end: the job that ended just now may be the one we waited for."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        """End, and look once more: the job that ended just now may be the one we waited for."""
+        super().stop()
+        self._guarded()
 
     def look(self) -> int:
         """Call what is due and allowed; returns how many said 2xx."""
@@ -147,15 +140,6 @@ class Herald:
             return f"it answered {exc.code}"
         except (OSError, http.client.HTTPException, ValueError) as exc:
             return f"{type(exc).__name__}: {exc}"
-
-    def _loop(self) -> None:
-        patience = Patience(stop=self._stop)
-        try:
-            while not self._stop.wait(LOOK_EVERY_S):
-                patience(self.look)
-            self.look()
-        except GONE:
-            return  # asked to stop while Redis was gone; others look too
 
 
 def _body(status: JobStatus) -> bytes:

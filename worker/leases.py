@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from jobs.ledger import Ledger
-from jobs.patience import GONE, VOICE
+from jobs.ticking import Ticking
 from worker.metrics import Meter, NoMeter
 
 __all__ = ["LeaseKeeper"]
@@ -19,8 +19,11 @@ log = logging.getLogger(__name__)
 RENEWALS = 4
 
 
-class LeaseKeeper:
-    """Renews the held tokens in a thread of its own between :meth:`start` and :meth:`stop`."""
+class LeaseKeeper(Ticking):
+    """Renews the held tokens between :meth:`start` and :meth:`stop`; what is held at the end lapses.
+
+    While Redis is gone the work goes on: the lease decides, and the finish waits for Redis.
+    """
 
     def __init__(
         self,
@@ -37,18 +40,7 @@ class LeaseKeeper:
         self._held: set[str] = set()
         self._doubtful: set[str] = set()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="lease-keeper", daemon=True)
-
-    def start(self) -> None:
-        """Begin to renew."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; what is still held lapses."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        super().__init__(self.renew, lease_s / RENEWALS, name="lease-keeper")
 
     @contextmanager
     def hold(self, token: str) -> Iterator[None]:
@@ -76,18 +68,3 @@ class LeaseKeeper:
             log.warning("lost the lease of %s: its results will be dropped", token)
             with self._lock:
                 self._held.discard(token)
-
-    def _loop(self) -> None:
-        failed = False
-        while not self._stop.wait(self.lease_s / RENEWALS):
-            try:
-                self.renew()
-            except GONE as exc:  # the lease decides; the work goes on, and its finish waits for Redis
-                failed = True
-                VOICE.gone(exc)
-            except Exception:  # without this thread every chunk would be lost to others
-                log.exception("leases could not be renewed")
-            else:
-                if failed:
-                    VOICE.back()
-                failed = False
