@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import Any
 
 from gunicorn import util
+from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 __all__ = ["Gathered", "IntakeWorker", "PacedSocket"]
@@ -36,6 +37,9 @@ WRITE_S = 60.0
 #: Requests that may wait for a thread, for each thread.
 QUEUED_PER_THREAD = 2
 
+#: Errors of the parser's kind that the application makes.
+_OURS = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
+
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,19})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
@@ -47,9 +51,18 @@ def _refusal(status: int, code: str, detail: str, headers: str = "") -> bytes:
     kind = f"urn:labelmill:error:{code}"
     body = json.dumps({"type": kind, "title": title, "status": status, "detail": detail, "code": code})
     head = f"HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\nConnection: close\r\n{headers}"
+    head += "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
+#: What the parser finds wrong, where it is not simply a bad request.
+_MALFORMED = {
+    errors.LimitRequestLine: (414, "uri_too_long", "the request line is too long"),
+    errors.LimitRequestHeaders: (431, "headers_too_large", "the headers are too large"),
+    errors.UnsupportedTransferCoding: (501, "unsupported_coding", "only chunked transfer coding is known"),
+    errors.ExpectationFailed: (417, "expectation_failed", "only 100-continue can be expected"),
+}
+_BAD_REQUEST = (400, "bad_request", "this is no HTTP request that can be read")
 _TOO_SLOW = _refusal(408, "request_timeout", "the request came too slowly")
 _TOO_BUSY = _refusal(503, "busy", "too many requests at once", "Retry-After: 2\r\n")
 
@@ -226,6 +239,19 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
         except TimeoutError:
             self.log.debug("a client was too slow")
             return False
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """What never came to the application. Nothing that was sent is said again, here or in the log: not a token."""
+        if isinstance(exc, errors.ParseException) and not isinstance(exc, _OURS):
+            self.log.warning("a request that cannot be read: %s", type(exc).__name__)
+            answer = _refusal(*_MALFORMED.get(type(exc), _BAD_REQUEST))
+        else:
+            self.log.error("unforeseen", exc_info=exc)
+            answer = _refusal(500, "internal_error", "something went wrong here; it was logged")
+        try:
+            util.write_nonblock(client, answer)
+        except OSError:
+            self.log.debug("nobody was there to be told")
 
     def murder_pending(self) -> None:
         """Called about once a second: let go of who is late; of who has sent nothing yet, too, when stopping."""

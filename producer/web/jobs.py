@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from flask import Blueprint, Response, request
 
-from jobs.errors import JobError
+from jobs.errors import JobError, SourceError
 from jobs.ledger import new_job_id
 from jobs.records import JobStatus
 from producer.job import Job
@@ -23,6 +23,7 @@ from producer.web.queries import flag, number
 from producer.web.replies import json_reply
 from producer.web.service import Service
 from producer.web.times import iso
+from producer.web.unfinished import Unfinished
 
 __all__ = ["blueprint", "find", "job_object"]
 
@@ -43,6 +44,7 @@ def blueprint(service: Service, bodies: Bodies) -> Blueprint:
 
     @views.get("/v1/jobs")
     def listed() -> Response:
+        maker.unfinished.sweep(service.client.ledger)
         return json_reply(_page(service, request.args.get("after"), number("limit", MAX_PAGE) or PAGE))
 
     @views.get("/v1/jobs/<job_id>")
@@ -101,14 +103,17 @@ class _Maker:
         self.service = service
         self.bodies = bodies
         self.settings = service.settings
+        self.unfinished = Unfinished(service.settings.key_prefix)
 
     def create(self) -> Response:
         """The answer to ``POST /v1/jobs``: 201 when every image is in the ledger, 200 for a repeat."""
+        self.unfinished.sweep(self.service.client.ledger)
         with self._order() as order:
             model = self.service.served(order.model)[0].name
             check(order.source)
             job_id, made, repeatable = self._identify(order)
-            job = self._send(order, model, job_id, repeatable=repeatable)
+            with nullcontext() if repeatable else self.unfinished.marked(self.service.client.ledger, job_id):
+                job = self._send(order, model, job_id, repeatable=repeatable)
         headers = {"Location": f"/v1/jobs/{job_id}"} | ({} if made else {"Idempotency-Replayed": "true"})
         return json_reply(job_object(job.status()), 201 if made else 200, headers)
 
@@ -151,7 +156,7 @@ class _Maker:
         try:
             sender.send(_Bounded(order.source, UNPACKED * self.settings.web_max_body), checked=True)
         except Exception as exc:
-            if not repeatable:
+            if not repeatable or isinstance(exc, (SourceError, Problem)):  # these come again with every repeat
                 job.delete(force=True)
             if isinstance(exc, StoppedError):
                 raise Problem(503, "backlog", "there was no room for these images in time", retry_after=30) from None

@@ -15,7 +15,7 @@ from producer.web.replies import json_reply
 from producer.web.service import Service
 from producer.web.singles import Answer
 
-__all__ = ["MAX_TOP_K", "blueprint", "check_backlog", "failure"]
+__all__ = ["MAX_TOP_K", "blueprint", "check_backlog", "digits", "failure"]
 
 #: Labels that one answer carries at the most.
 MAX_TOP_K = 1000
@@ -91,8 +91,12 @@ def check_backlog(service: Service, model: str) -> None:
 
 def top_k_of(text: str | None) -> int:
     """The number of labels; raises :class:`Problem` where it is none."""
-    if text is None:
-        return 5
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_TOP_K:
+    number = 5 if text is None else digits(text)
+    if number is None or not 1 <= number <= MAX_TOP_K:
         raise Problem(422, "bad_top_k", f"top_k must be 1 to {MAX_TOP_K}")
-    return int(text)
+    return number
+
+
+def digits(text: str) -> int | None:
+    """A whole number of at most 19 digits, as a sender writes it; None where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None

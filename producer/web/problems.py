@@ -114,6 +114,8 @@ def render(problem: Problem) -> Response:
             "code": problem.code,
             **problem.more,
         }
+        if request.path.startswith("/v2/"):
+            body["error"] = problem.message  # where clients of the Open Inference Protocol look
     kind = "application/json" if classic else "application/problem+json"
     answer = Response(orjson.dumps(body), problem.status, content_type=kind)
     answer.headers.update(problem.headers)

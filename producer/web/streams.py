@@ -35,8 +35,13 @@ LOOK_S, PING_S = 0.25, 10.0
 #: Most results of one request that names a limit.
 MAX_LIMIT = 1_000_000
 
+#: Tells nginx to pass on what comes as it comes.
+_UNBUFFERED = {"X-Accel-Buffering": "no"}
+
 _CURSOR = re.compile(r"(\d{1,20})-(\d{1,20})(?::(\d{1,9}))?")
 _TYPES = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+#: What a cell begins with that a spreadsheet would compute.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _LAST_SEQ = 2**64 - 1
 
 
@@ -59,7 +64,7 @@ def blueprint(service: Service, slots: Slots) -> Blueprint:
         with_results = flag("results")
         choice = _Choice(after, lambda result: with_results, follow=True)
         stream = _events(job, choice, _hang_up_of(service))
-        return _streamed(stream, slots, "text/event-stream; charset=utf-8", {"X-Accel-Buffering": "no"})
+        return _streamed(stream, slots, "text/event-stream; charset=utf-8", {})
 
     return views
 
@@ -82,7 +87,7 @@ def _download(service: Service, slots: Slots, job_id: str, wanted: Callable[[Res
 def _streamed(pieces: Iterator[bytes], slots: Slots, kind: str, headers: dict[str, str]) -> Response:
     """An answer that holds a slot until its last piece is sent or its reader is gone."""
     slots.take()
-    answer = Response(pieces, content_type=kind, headers=headers)
+    answer = Response(pieces, content_type=kind, headers={**headers, **_UNBUFFERED})
     answer.call_on_close(slots.give)
     return answer
 
@@ -127,13 +132,24 @@ def _csv(pages: Iterator[list[Result]], status: JobStatus) -> Iterator[bytes]:
     buffer = io.BytesIO()
     writer: Writer = open_writer("csv", buffer, top_k=status.top_k)
     for page in pages:
-        writer.write(page)
+        writer.write([_defused(result) for result in page])
         if buffer.tell():
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     writer.close()
     yield buffer.getvalue()
+
+
+def _defused(result: Result) -> Result:
+    """Texts that strangers chose, so that no spreadsheet takes them for a formula (OWASP, "CSV Injection")."""
+    labels = result.labels and [{**label, "label": _text(label["label"])} for label in result.labels]
+    error = result.error and {**result.error, "message": _text(result.error["message"])}
+    return result._replace(custom_id=_text(result.custom_id), labels=labels, error=error)
+
+
+def _text(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _events(job: Job, choice: _Choice, gone: Callable[[], bool]) -> Iterator[bytes]:
@@ -203,9 +219,11 @@ def _hang_up_of(service: Service) -> Callable[[], bool]:
     def gone() -> bool:
         if service.stopping.is_set():
             return True
-        if sock is None or not select.select([sock], [], [], 0)[0]:
+        if sock is None:
             return False
-        return not sock.recv(1, socket.MSG_PEEK)
+        readable = select.poll()  # not select(), which knows no descriptor above 1023
+        readable.register(sock, select.POLLIN)
+        return bool(readable.poll(0)) and not sock.recv(1, socket.MSG_PEEK)
 
     return gone
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import requests
@@ -27,7 +30,7 @@ def web() -> Iterator[GatewayProcess]:
 def locked() -> Iterator[GatewayProcess]:
     """A gateway that asks for tokens and counts requests."""
     env = {"LABELMILL_API_TOKENS": "first-token, second-token", "LABELMILL_WEB_REQUESTS_PER_MINUTE": "30"}
-    with gateway(env=env) as process:
+    with gateway("--access-log", env=env) as process:
         yield process
 
 
@@ -63,6 +66,35 @@ def test_too_many_requests_are_told_when_to_come_again(locked: GatewayProcess) -
     assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     assert locked.get("/v2/health/live").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"first-token\r\n\r\n", 400),
+        (b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization Bearer first-token\r\n\r\n", 400),
+        (b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer first-token\0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: first-token" + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"GET /?first-token" + b"x" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+    ],
+    ids=["a line", "no colon", "a zero byte", "large headers", "a long line"],
+)
+def test_what_is_no_request_is_a_problem_too(locked: GatewayProcess, request_: bytes, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", locked.port), timeout=60) as client:
+        client.sendall(request_)
+        head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Content-Type: application/problem+json" in head
+    assert json.loads(body)["status"] == status
+    assert b"first-token" not in body
+
+
+def test_no_token_is_ever_logged(locked: GatewayProcess) -> None:
+    for token in ("first-token", "a-wrong-token"):
+        for path in ("/v1/models", "/nowhere", "/v1/jobs/%00"):
+            locked.get(path, headers=bearer(token))
+    assert '"GET /v1/models HTTP/1.1"' in locked.log()
+    assert "-token" not in locked.log()
 
 
 @pytest.mark.parametrize("path", ["/", "/static/app.js", "/v1/models", "/v1/jobs/nothing", "/nowhere", "/openapi.json"])
@@ -153,19 +185,20 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize("kind", SLOW)
-def test_clients_that_send_a_byte_a_second_hold_up_nobody(web: GatewayProcess, kind: str) -> None:
-    head, _, body = SLOW[kind].partition(b"\r\n\r\n")
-    clients = [SlowClient(web.port, SLOW[kind]) for _ in range(300)]  # more than there are threads
-    if body:
-        for client in clients:
+def test_clients_that_send_a_byte_a_second_hold_up_nobody(web: GatewayProcess) -> None:
+    _allow_sockets()
+    clients = {kind: [SlowClient(web.port, request) for _ in range(300)] for kind, request in SLOW.items()}
+    for kind in ("small bodies", "large bodies"):
+        for client in clients[kind]:
+            head, _, body = client.rest.partition(b"\r\n\r\n")
             client.socket.sendall(head + b"\r\n\r\n")
             client.rest = body
+    everyone = [client for some in clients.values() for client in some]  # far more than there are threads
     stop = threading.Event()
 
     def trickle() -> None:
         while not stop.wait(1.0):
-            for client in clients:
+            for client in everyone:
                 client.send_one()
 
     thread = threading.Thread(target=trickle)
@@ -177,12 +210,18 @@ def test_clients_that_send_a_byte_a_second_hold_up_nobody(web: GatewayProcess, k
             uploads = [others.submit(web.post, "/v1/jobs", files=large) for _ in range(10)]
         assert {future.result().status_code for future in served} == {200}
         assert {future.result().status_code for future in uploads} == {201}
-        assert clients[0].answer().startswith(b"HTTP/1.1 408 ")
+        for some in clients.values():
+            assert some[0].answer().startswith(b"HTTP/1.1 408 ")
     finally:
         stop.set()
         thread.join()
-        for client in clients:
+        for client in everyone:
             client.socket.close()
+
+
+def _allow_sockets() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
 
 
 def test_a_client_that_never_reads_its_answer_holds_up_nobody(web: GatewayProcess) -> None:
@@ -198,6 +237,16 @@ def test_a_client_that_never_reads_its_answer_holds_up_nobody(web: GatewayProces
     assert len(web.get(f"/v1/jobs/{job}/results").text.splitlines()) == 5000
     for client in clients:
         client.close()
+
+
+def test_streams_pass_also_beside_more_connections_than_select_can_count(web: GatewayProcess) -> None:
+    _allow_sockets()
+    job = web.post("/v1/jobs", files={"files": ("a.jpg", b"x")}).json()["id"]
+    with ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", web.port)))
+        assert "event: ended" in web.get(f"/v1/jobs/{job}/events").text
+        assert len(web.get(f"/v1/jobs/{job}/results").text.splitlines()) == 1
 
 
 def test_streams_beyond_their_number_are_refused_and_given_back_when_their_reader_goes(redis: RedisServer) -> None:

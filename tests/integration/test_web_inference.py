@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from tests.support.gateway import GatewayProcess, gateway
+from tests.support.servers import RedisServer, eventually, worker_process
 
 IMAGES = [b"first image", b"second image", b"third image"]
 
@@ -81,6 +82,49 @@ def test_raw_tensors_follow_the_json(web: GatewayProcess) -> None:
 @pytest.mark.parametrize(
     "body",
     [
+        {"parameters": {"binary_data_output": True, "top_k": 2}},
+        {
+            "parameters": {"top_k": 2},
+            "outputs": [{"name": n, "parameters": {"binary_data": True}} for n in ("labels", "scores", "indices")],
+        },
+    ],
+    ids=["all", "each"],
+)
+def test_outputs_come_raw_where_that_is_asked_for(web: GatewayProcess, body: dict[str, Any]) -> None:
+    answer = infer(web, {"inputs": [tensor(IMAGES[:2])], **body})
+    end = int(answer.headers["Inference-Header-Content-Length"])
+    labels, scores, indices = json.loads(answer.content[:end])["outputs"]
+    sizes = [output["parameters"]["binary_data_size"] for output in (labels, scores, indices)]
+    assert [output["shape"] for output in (labels, scores, indices)] == [[2, 2]] * 3
+    assert "data" not in labels
+    raw = answer.content[end:]
+    assert len(raw) == sum(sizes)
+    assert raw[: sizes[0]] == (b"\6\0\0\0noop-0" + b"\6\0\0\0noop-1") * 2
+    assert struct.unpack("<4f", raw[sizes[0] : -sizes[2]]) == (0.5, 0.25) * 2
+    assert struct.unpack("<4q", raw[-sizes[2] :]) == (0, 1) * 2
+
+
+def test_errors_have_the_protocol_s_own_field_too(web: GatewayProcess) -> None:
+    problem = web.get("/v2/models/nobody").json()
+    assert problem["error"] == problem["detail"] == "no worker serves 'nobody'; served are: noop"
+    headers = {"Inference-Header-Content-Length": "9" * 5000}
+    assert web.post("/v2/models/noop/infer", data=b"{}", headers=headers).status_code == 400
+
+
+def test_all_images_of_a_call_have_one_time_and_what_is_late_can_be_polled(redis: RedisServer) -> None:
+    patience = {"LABELMILL_WEB_PREDICT_TIMEOUT_S": "0.5"}
+    with worker_process(redis) as worker, gateway(redis=redis, env=patience) as web:
+        worker.pause()
+        answer = infer(web, {"inputs": [tensor(IMAGES)]})
+        assert (answer.status_code, answer.json()["code"]) == (504, "timeout")
+        assert web.get(answer.json()["poll"]).json()["state"] == "queued"
+        worker.resume()
+        eventually(lambda: "result" in web.get(answer.json()["poll"]).json(), what="the answer is there")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
         {},
         {"inputs": []},
         {"inputs": [tensor(IMAGES), tensor(IMAGES)]},
@@ -89,6 +133,8 @@ def test_raw_tensors_follow_the_json(web: GatewayProcess) -> None:
         {"inputs": [tensor(IMAGES, data=["not base64!"])]},
         {"inputs": [tensor(IMAGES * 6)]},
         {"inputs": [tensor(IMAGES)], "outputs": [{"name": "logits"}]},
+        {"inputs": [tensor(IMAGES)], "outputs": [{"name": ["labels"]}]},
+        {"inputs": [tensor(IMAGES)], "outputs": [{"name": "labels", "parameters": {"binary_data": 1}}]},
         {"inputs": [tensor(IMAGES)], "parameters": {"top_k": 0}},
     ],
 )

@@ -7,16 +7,24 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.gateway import GatewayProcess, gateway
-from tests.support.servers import RedisServer, eventually, worker_process
+from tests.support.servers import RedisServer, WorkerProcess, eventually, redis_server, worker_process
 
 PICTURE = ("cat.jpg", b"any bytes: the model decodes nothing", "image/jpeg")
 
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[GatewayProcess]:
-    """A gateway with its embedded pair."""
-    with gateway() as process:
+    """A gateway with its embedded pair, for small pictures."""
+    with gateway(env={"LABELMILL_WEB_PREDICT_BYTES": "1000"}) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[tuple[GatewayProcess, WorkerProcess]]:
+    """A gateway that waits for half a second, and for three calls in the queue; and its worker."""
+    limits = {"LABELMILL_WEB_PREDICT_TIMEOUT_S": "0.5", "LABELMILL_WEB_BACKLOG": "3"}
+    with redis_server() as redis, worker_process(redis) as worker, gateway(redis=redis, env=limits) as process:
+        yield process, worker
 
 
 def test_a_picture_is_answered_with_its_name_and_labels(web: GatewayProcess) -> None:
@@ -59,6 +67,7 @@ def test_without_the_field_the_answer_is_the_classic_one(
     [
         ({"top_k": "0"}, 422, "bad_top_k"),
         ({"top_k": "many"}, 422, "bad_top_k"),
+        ({"top_k": "9" * 5000}, 422, "bad_top_k"),  # more digits than Python reads
         ({"model": "nobody"}, 404, "model_not_served"),
         ({"model": "../../etc/passwd"}, 422, "bad_model"),
     ],
@@ -92,37 +101,36 @@ def test_names_of_files_are_text_and_nothing_else(web: GatewayProcess) -> None:
         assert custom_id == name[:1024]
 
 
-def test_a_picture_over_the_limit_is_refused() -> None:
-    with gateway(env={"LABELMILL_WEB_PREDICT_BYTES": "1000"}) as web:
-        assert web.post("/predict", files={"image": ("a.jpg", b"x" * 1000)}).status_code == 200
-        answer = web.post("/predict", files={"image": ("a.jpg", b"x" * 1001)})
-        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
-        answer = web.post("/predict", files={"image": ("a.jpg", b"x" * (3 << 20))})
+def test_a_picture_over_the_limit_is_refused(web: GatewayProcess) -> None:
+    assert web.post("/predict", files={"image": ("a.jpg", b"x" * 1000)}).status_code == 200
+    for size in (1001, 3 << 20):
+        answer = web.post("/predict", files={"image": ("a.jpg", b"x" * size)})
         assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
-def test_without_an_answer_in_time_the_task_can_be_polled(redis: RedisServer) -> None:
-    patience = {"LABELMILL_WEB_PREDICT_TIMEOUT_S": "0.5"}
-    with worker_process(redis) as worker, gateway(redis=redis, env=patience) as web:
-        worker.pause()
-        answer = web.post("/predict", files={"image": PICTURE})
-        assert answer.status_code == 504
-        body = answer.json()
-        assert body["code"] == "timeout"
-        assert web.get(body["poll"]).json() == {"id": body["task_id"], "state": "queued"}
-        worker.resume()
-        found = eventually(lambda: web.get(body["poll"]).json().get("result"), what="the answer is there")
-        assert found["labels"][0]["label"] == "noop-0"
+def test_without_an_answer_in_time_the_task_can_be_polled(impatient: tuple[GatewayProcess, WorkerProcess]) -> None:
+    web, worker = impatient
+    worker.pause()
+    answer = web.post("/predict", files={"image": PICTURE})
+    assert answer.status_code == 504
+    body = answer.json()
+    assert body["code"] == "timeout"
+    assert web.get(body["poll"]).json() == {"id": body["task_id"], "state": "queued"}
+    worker.resume()
+    found = eventually(lambda: web.get(body["poll"]).json().get("result"), what="the answer is there")
+    assert found["labels"][0]["label"] == "noop-0"
 
 
-def test_calls_past_the_backlog_are_refused_and_told_when_to_come_again(redis: RedisServer) -> None:
-    limits = {"LABELMILL_WEB_PREDICT_TIMEOUT_S": "0.2", "LABELMILL_WEB_BACKLOG": "3"}
-    with worker_process(redis) as worker, gateway(redis=redis, env=limits) as web:
-        worker.pause()
-        answers = iter(lambda: web.post("/predict", files={"image": PICTURE}), None)
-        refused = next(answer for answer in answers if answer.status_code != 504)
-        assert (refused.status_code, refused.json()["code"]) == (503, "backlog")
-        assert int(refused.headers["Retry-After"]) > 0
+def test_calls_past_the_backlog_are_refused_and_told_when_to_come_again(
+    impatient: tuple[GatewayProcess, WorkerProcess],
+) -> None:
+    web, worker = impatient
+    worker.pause()
+    answers = iter(lambda: web.post("/predict", files={"image": PICTURE}), None)
+    refused = next(answer for answer in answers if answer.status_code != 504)
+    assert (refused.status_code, refused.json()["code"]) == (503, "backlog")
+    assert int(refused.headers["Retry-After"]) > 0
+    worker.resume()
 
 
 def test_without_a_worker_the_service_is_unavailable_and_not_ready(redis: RedisServer) -> None:

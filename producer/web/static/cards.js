@@ -12,9 +12,10 @@ const waiting = [];
 let underWay = 0;
 let total = 0;
 let done = 0;
+let failed = 0;
 
 export function labelAll(entries, options) {
-  if (waiting.length + underWay === 0 && done === total && !byId("cards").childElementCount) total = done = 0;
+  if (waiting.length + underWay === 0 && done === total && !byId("cards").childElementCount) total = done = failed = 0;
   for (const { file, name } of [...entries].reverse()) {
     const card = makeCard(file, name);
     byId("cards").prepend(card);
@@ -30,6 +31,7 @@ export function clearCards() {
   waiting.length = 0;
   byId("cards").replaceChildren();
   total = done = underWay;
+  failed = 0;
   tell();
 }
 
@@ -40,6 +42,7 @@ async function next() {
   try {
     show(one.card, await ask(one));
   } catch (error) {
+    failed += one.card.isConnected ? 1 : 0; // not those that were cleared meanwhile
     fail(one.card, error.message);
   }
   underWay -= 1;
@@ -48,7 +51,7 @@ async function next() {
   next();
 }
 
-async function ask({ file, name, options }) {
+async function ask({ card, file, name, options }) {
   for (let attempt = 1; ; attempt += 1) {
     const form = new FormData();
     if (options.model) form.append("model", options.model);
@@ -58,6 +61,7 @@ async function ask({ file, name, options }) {
       return await (await call("/predict", { method: "POST", body: form })).json();
     } catch (error) {
       if (![429, 503].includes(error.status) || attempt === TRIES) throw error;
+      defer(card, error.message);
       await pause(1000 * Math.max(1, error.retryAfter));
     }
   }
@@ -65,9 +69,10 @@ async function ask({ file, name, options }) {
 
 function tell() {
   byId("cards-toolbar").hidden = !byId("cards").childElementCount;
-  const text = done < total ? `${done} of ${plural(total, "picture")} labelled` : plural(total, "picture");
+  const without = failed ? `, ${failed} without a label` : "";
+  const text = done < total ? `${done} of ${plural(total, "picture")} done${without}` : `${plural(total, "picture")}${without}`;
   if (byId("cards-count").textContent !== text) byId("cards-count").textContent = text;
-  if (total && done === total) announce(`${plural(total, "picture")} labelled`);
+  if (total && done === total) announce(`${plural(done - failed, "picture")} labelled${without}`);
 }
 
 function makeCard(file, name) {
@@ -84,6 +89,12 @@ function fill(card, state, ...content) {
   const body = card.querySelector(".card-body");
   body.replaceChildren(body.querySelector(".card-name"), ...content);
   card.dataset.state = state;
+}
+
+/** Say why a picture waits; its skeleton stays. */
+function defer(card, reason) {
+  const said = card.querySelector(".reason") || card.querySelector(".card-body").appendChild(h("p", { class: "reason" }));
+  said.textContent = `${reason}: trying again`;
 }
 
 function show(card, answer) {

@@ -19,7 +19,10 @@ async function look() {
   try {
     known = await getJson("/v1/models");
   } catch (error) {
-    pulse("down", error.status === 503 ? "Redis is away" : error.message);
+    const away = error.status === 503 ? "Redis is away" : error.message;
+    pulse("down", away);
+    delete byId("fleet").dataset.said;
+    byId("fleet").replaceChildren(h("p", { class: "empty" }, `${away.replace(/\.$/, "")}. This page looks again every few seconds.`));
     return;
   }
   const ready = known.workers.filter((worker) => ["READY", "BUSY"].includes(worker.state)).length;
@@ -42,6 +45,12 @@ function options(known) {
   const select = byId("model");
   const names = known.models.map((one) => one.name);
   if (select.dataset.names === names.join()) return;
+  select.disabled = !names.length;
+  if (!names.length) {
+    delete select.dataset.names;
+    select.replaceChildren(h("option", { value: "" }, "none is served"));
+    return;
+  }
   select.dataset.names = names.join();
   const before = names.includes(select.value) ? select.value : known.default_model;
   select.replaceChildren(...names.map((name) => h("option", { value: name }, name)));

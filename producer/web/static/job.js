@@ -93,11 +93,13 @@ function add(job, results, most = Infinity) {
   byId("opened-note").textContent = rows < job.shown ? `The first ${count(rows)} are shown` : rows ? `${count(rows)} shown` : none;
 }
 
+const blank = () => h("span", { class: "row-picture", "aria-hidden": "true" });
+
 function row(result) {
   const picture = pictureOf(result.custom_id);
   const image = picture
-    ? h("img", { class: "row-picture", src: picture, alt: "", loading: "lazy" })
-    : h("span", { class: "row-picture", "aria-hidden": "true" });
+    ? h("img", { class: "row-picture", src: picture, alt: "", loading: "lazy", onerror: (event) => event.target.replaceWith(blank()) })
+    : blank();
   const name = h("span", { class: "row-name", title: result.custom_id }, result.custom_id);
   if (result.labels) {
     const [best] = result.labels;

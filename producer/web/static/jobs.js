@@ -84,7 +84,10 @@ export async function submit(entries, { model, topK, name }) {
   const headers = { "Idempotency-Key": freshKey() };
   const onProgress = (share) => setParts(card.querySelector(".progress"), [["ok", share]], `${Math.round(share * 100)} % uploaded`);
   try {
-    const job = await once(() => upload("/v1/jobs", form, { headers, onProgress }));
+    const onWait = (reason) => {
+      card.querySelector(".job-text").textContent = `${reason.replace(/\.$/, "")}: trying again`;
+    };
+    const job = await once(() => upload("/v1/jobs", form, { headers, onProgress }), onWait);
     card.remove();
     draw(job);
     byId("jobs").prepend(cards.get(job.id));
@@ -101,12 +104,13 @@ export async function submit(entries, { model, topK, name }) {
 }
 
 /** Again, with the same key, where the service is busy or the connection was cut: the same key is the same job. */
-async function once(send) {
+async function once(send, onWait) {
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await send();
     } catch (error) {
       if (![0, 429, 503].includes(error.status) || attempt === 5) throw error;
+      onWait(error.message);
       await pause(1000 * Math.max(1, error.retryAfter));
     }
   }
@@ -198,8 +202,10 @@ function offer(card, job) {
   if (job.state === "ended") wanted.push("delete");
   const box = card.querySelector(".job-actions");
   if (box.dataset.wanted === wanted.join()) return;
+  const wasHere = box.contains(document.activeElement);
   box.dataset.wanted = wanted.join();
   box.replaceChildren(...wanted.map((name) => actions[name](job)));
+  if (wasHere) card.querySelector(".job-name").focus(); // who works by keyboard is not sent back to the top
 }
 
 const actions = {
@@ -211,20 +217,26 @@ const actions = {
   delete: (job) => sure(act("Delete", job, async () => {
     await remove(`/v1/jobs/${job.id}`);
     close(job.id);
+    announce(`${title(job)} is deleted`);
+    byId("jobs-title").focus();
   }, "danger")),
   jsonl: (job) => download(job, "jsonl"),
   csv: (job) => download(job, "csv"),
 };
 
 function act(text, job, run, kind = "") {
+  let underWay = false;
   const onclick = async (event) => {
-    event.target.disabled = true;
+    if (underWay) return;
+    underWay = true;
+    event.target.setAttribute("aria-disabled", "true"); // a button that is disabled would lose the focus
     try {
       await run();
     } catch (error) {
       complain(error.message);
     }
-    event.target.disabled = false;
+    underWay = false;
+    event.target.removeAttribute("aria-disabled");
     await refresh();
   };
   return h("button", { type: "button", class: `button quiet small ${kind}`, onclick, "aria-label": `${text}: ${title(job)}` }, text);
@@ -233,14 +245,18 @@ function act(text, job, run, kind = "") {
 /** A button that has to be pressed twice, for what cannot be undone. */
 function sure(button) {
   const text = button.textContent;
+  const label = button.getAttribute("aria-label");
   button.addEventListener("click", (event) => {
     if (button.dataset.sure) return;
     event.stopImmediatePropagation();
     button.dataset.sure = "true";
     button.textContent = "Press again to delete";
+    button.setAttribute("aria-label", label.replace(text, button.textContent));
+    announce(button.textContent);
     setTimeout(() => {
       delete button.dataset.sure;
       button.textContent = text;
+      button.setAttribute("aria-label", label);
     }, SURE_MS);
   }, { capture: true });
   return button;
