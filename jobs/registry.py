@@ -37,7 +37,11 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """One worker node: a Celery worker with its processes."""
+    """One worker node: a Celery worker with its processes.
+
+    ``rate`` is in images a second over the last seconds, ``last_ms`` when its last chunk (or single call) was
+    computed: milliseconds since the epoch, 0: never.
+    """
 
     node: str
     state: str
@@ -48,6 +52,8 @@ class WorkerInfo:
     started_ms: int = 0
     rss_bytes: int = 0
     reach: Reach = field(default_factory=Reach)
+    rate: float = 0.0
+    last_ms: int = 0
 
 
 class Registry:
@@ -69,6 +75,8 @@ class Registry:
             "started_ms": info.started_ms,
             "rss_bytes": info.rss_bytes,
             "reach": orjson.dumps(info.reach.as_json()),
+            "rate": round(info.rate, 1),
+            "last_ms": info.last_ms,
         }
         key = f"{self.prefix}worker:{info.node}"
         with self.redis.pipeline(transaction=False) as pipe:
@@ -133,4 +141,6 @@ def _worker(node: str, raw: Mapping[bytes, bytes]) -> WorkerInfo:
         started_ms=int(raw[b"started_ms"]),
         rss_bytes=int(raw[b"rss_bytes"]),
         reach=Reach.from_json(orjson.loads(raw[b"reach"])) if b"reach" in raw else Reach(),
+        rate=float(raw.get(b"rate", 0)),
+        last_ms=int(raw.get(b"last_ms", 0)),
     )

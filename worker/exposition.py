@@ -27,8 +27,8 @@ class Worker(Protocol):
     models: list[ModelInfo]
 
     @property
-    def state(self) -> str:
-        """STARTING, READY, ..."""
+    def shown(self) -> str:
+        """STARTING, READY, BUSY, ..."""
 
 
 class NodeCollector(Collector):
@@ -58,7 +58,8 @@ class NodeCollector(Collector):
             yield _gauge(f"backlog_{name}", doc, *rows)
 
     def _own(self) -> Iterator[Metric]:
-        states = [({"state": str(state)}, int(state == self.worker.state)) for state in self.states]
+        now = self.worker.shown
+        states = [({"state": str(state)}, int(state == now)) for state in self.states]
         yield _gauge("worker_state", "1 for the state that the worker is in.", *states)
         infos = [({"model": m.name, "digest": m.digest, "version": m.version}, 1) for m in self.worker.models]
         yield _gauge("model_info", "The models that the worker serves.", *infos)

@@ -78,7 +78,7 @@ def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
     try:
         settings = Settings.from_env()
         metrics.prepare(settings)
-        node = Node(app, settings, _identify(settings))
+        node = Node(app, settings, _identify(settings), in_hand=lambda: len(worker_state.reserved_requests))
         Beacon(health_folder(settings), lambda: _status(node)).start()
     except LabelmillError as exc:
         _die(exc.message, exc.exit_code)
@@ -105,11 +105,9 @@ def _set_up_logging(settings: Settings, name: str, loglevel: Any = None, **_: An
 
 
 def _status(node: Node) -> dict[str, Any]:
-    """What the worker answers to ``labelmill-worker health``: BUSY is READY with work in hand."""
-    busy = len(worker_state.reserved_requests)
-    state = "BUSY" if busy and node.state is State.READY else str(node.state)
+    """What the worker answers to ``labelmill-worker health``."""
     models = [{"name": model.name, "digest": model.digest} for model in node.models]
-    return {"pid": os.getpid(), "state": state, "busy": busy, "models": models}
+    return {"pid": os.getpid(), "state": str(node.shown), "busy": node.in_hand(), "models": models}
 
 
 def report_crash(token: str, error: LabelmillError) -> None:
@@ -194,7 +192,7 @@ def _set_up_process(**_: Any) -> None:
     from worker import warm  # here first: neither torch nor onnxruntime may have run before the fork
 
     try:
-        made = warm.set_up(mine.settings, note=_note(mine))
+        made = warm.set_up(mine.settings, note=_note(mine), count=_count(mine))
     except LabelmillError as exc:
         if os.getpid() == mine.pid:  # pools of one process or of threads: nobody would read a report
             raise _failed(exc.message, exc.exit_code) from exc
@@ -212,6 +210,11 @@ def _note(mine: _Installed) -> Callable[[str], None]:
     if os.getpid() == mine.pid:
         return lambda token: None
     return partial(mine.slots.write, current_process().index)
+
+
+def _count(mine: _Installed) -> Callable[[int], None]:
+    """How a process says how many images it has just computed."""
+    return partial(mine.node.tally.add, current_process().index if os.getpid() != mine.pid else 0)
 
 
 def _report(mine: _Installed, report: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import psutil
@@ -24,6 +24,7 @@ from jobs.settings import Settings
 from jobs.tickets import Bell
 from jobs.webhooks import Herald
 from worker.models.card import ModelCard
+from worker.tally import Pace, Tally
 
 __all__ = ["Node", "State"]
 
@@ -34,10 +35,11 @@ ANNOUNCE_S = 2.0
 
 
 class State(StrEnum):
-    """What a worker says of itself."""
+    """What a worker says of itself. BUSY is READY with work in hand: it is shown, and never entered."""
 
     STARTING = "STARTING"
     READY = "READY"
+    BUSY = "BUSY"
     DEAF = "DEAF"
     DRAINING = "DRAINING"
     SETUP_FAILED = "SETUP_FAILED"
@@ -54,12 +56,22 @@ TRANSITIONS = {
 
 
 class Node:
-    """One worker in the registry, with the reconciler that runs in it."""
+    """One worker in the registry, with the reconciler that runs in it. ``in_hand`` counts what it has taken."""
 
-    def __init__(self, app: Celery, settings: Settings, models: Sequence[tuple[ModelCard, str]]) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        settings: Settings,
+        models: Sequence[tuple[ModelCard, str]],
+        *,
+        in_hand: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.settings = settings
         self.models = [ModelInfo(card.name, digest, card.version, card.labels) for card, digest in models]
         self.state = State.STARTING
+        self.in_hand = in_hand
+        self.tally = Tally()
+        self._pace = Pace()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._processes = 0
         self._started_ms = int(time.time() * 1000)
@@ -88,6 +100,11 @@ class Node:
         self._thread.start()
         self._reconciler.start()
         self._herald.start()
+
+    @property
+    def shown(self) -> State:
+        """The state, BUSY where it is READY and has work in hand."""
+        return State.BUSY if self.state is State.READY and self.in_hand() else self.state
 
     def enter(self, state: State) -> None:
         """Change the state and say so."""
@@ -157,5 +174,7 @@ class Node:
         models = tuple(ModelInfo(m.name, m.digest, images_per_s=self._rates.get(m.name, 0.0)) for m in self.models)
         host = socket.gethostname()
         reach = Reach.of(self.settings.file_roots, self.settings.url_hosts)
+        images, last = self.tally.read()
+        rate, last_ms = self._pace(images, time.monotonic()), int(last * 1000)
         pid, started = os.getpid(), self._started_ms
-        return WorkerInfo(self.name, self.state, host, pid, self._processes, models, started, rss, reach)
+        return WorkerInfo(self.name, self.shown, host, pid, self._processes, models, started, rss, reach, rate, last_ms)

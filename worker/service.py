@@ -62,7 +62,7 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
         warm.meter.queued(model, time.time() - chunk.sent_ms / 1000)
     done, hits = _run(warm, engine, claim)
     done, postponed = split_postponed(done)
-    warm.meter.chunk(model, "bulk", done)
+    warm.computed(model, "bulk", done)
     began = time.perf_counter()
     recorded = warm.patience(
         lambda: warm.ledger.finish(
@@ -154,7 +154,7 @@ def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str,
         is_remote=lambda ref: calls[int(ref)].data is None and is_remote(calls[int(ref)].image),
     ) as fetch:
         done = engine.run(items, fetch, top_k=widest)
-    warm.meter.chunk(card.name, "interactive", done)
+    warm.computed(card.name, "interactive", done)
     answers: list[dict[str, Any]] = []
     for call, outcome in zip(calls, decode_outcomes(done.lines), strict=True):
         if isinstance(outcome[0], str):

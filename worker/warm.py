@@ -21,7 +21,7 @@ from jobs.ledger import Ledger, connect
 from jobs.patience import Patience
 from jobs.settings import Settings
 from worker.decode import DecodeLimits, decode_into
-from worker.engine import Engine, top
+from worker.engine import ChunkResult, Engine, top
 from worker.fetch import Fetcher
 from worker.leases import LeaseKeeper
 from worker.metrics import Meter, NoMeter, make_meter
@@ -58,6 +58,13 @@ class Warm:
     meter: Meter = field(default_factory=NoMeter)
     #: Says what this process holds, for whoever watches it; "" for nothing.
     note: Callable[[str], None] = lambda token: None
+    #: Says how many images this process has just computed.
+    count: Callable[[int], None] = lambda images: None
+
+    def computed(self, model: str, lane: str, done: ChunkResult) -> None:
+        """A chunk, or the calls of a batch, were computed; ``lane`` is ``bulk`` or ``interactive``."""
+        self.meter.chunk(model, lane, done)
+        self.count(done.succeeded + done.failed)
 
     def engine(self, model: str) -> Engine:
         """The engine of a model by name. Raises :class:`ModelNotServedError`."""
@@ -89,20 +96,26 @@ def current() -> Warm:
     return _Process.warm
 
 
-def set_up(settings: Settings, *, note: Callable[[str], None] = lambda token: None) -> Warm:
+def set_up(
+    settings: Settings,
+    *,
+    note: Callable[[str], None] = lambda token: None,
+    count: Callable[[int], None] = lambda images: None,
+) -> Warm:
     """Load, verify and warm up every model; the second call returns what the first one made.
 
-    ``note`` is told which token's chunk this process holds, for whoever watches it.
+    ``note`` is told which token's chunk this process holds, for whoever watches it; ``count`` how many images it has
+    just computed.
 
     Raises :class:`ModelFileError` (or one of its classes) where a model cannot be served here.
     """
     with _Process.lock:
         if _Process.warm is None:
-            _Process.warm = _set_up(settings, note)
+            _Process.warm = _set_up(settings, note, count)
         return _Process.warm
 
 
-def _set_up(settings: Settings, note: Callable[[str], None]) -> Warm:
+def _set_up(settings: Settings, note: Callable[[str], None], count: Callable[[int], None]) -> Warm:
     ledger = Ledger(connect(settings), prefix=settings.key_prefix)
     fetcher = _fetcher(settings)
     limits = DecodeLimits(max_pixels=settings.max_pixels)
@@ -123,7 +136,7 @@ def _set_up(settings: Settings, note: Callable[[str], None]) -> Warm:
     meter = make_meter(settings)
     keeper = LeaseKeeper(ledger, lease_s=settings.lease_s, meter=meter, note=note)
     keeper.start()
-    return Warm(settings, ledger, keeper, Patience(), fetcher, engines, rates, meter, note)
+    return Warm(settings, ledger, keeper, Patience(), fetcher, engines, rates, meter, note, count)
 
 
 def _pace(runtime: Runtime, settings: Settings) -> tuple[int, float]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from producer.client import Labelmill
 from producer.sources import Files
+from tests.support.cli import labelmill
 from tests.support.servers import RedisServer, WorkerProcess, eventually, worker_process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +47,30 @@ def test_a_worker_with_work_in_hand_is_busy_and_well(worker: WorkerProcess, redi
     Labelmill(settings=redis.settings).submit(Files([ROOT / "examples" / "photos"]), model="noop")
     shown = eventually(lambda: done if "BUSY" in (done := health(tmp_path)).stdout else None)
     assert shown.returncode == 0
+    eventually(lambda: worker.state() == "BUSY", what="the fleet sees it, too")
+    os.kill(pool, 18)  # SIGCONT
+    eventually(lambda: worker.state() == "READY")
+
+
+def test_the_fleet_shows_what_a_worker_computes_and_when_it_last_did(worker: WorkerProcess, redis: RedisServer) -> None:
+    before = eventually(worker.info)
+    assert (before.rate, before.last_ms) == (0.0, 0)
+    client = Labelmill(settings=redis.settings)
+    began_ms = time.time() * 1000
+    job = client.submit(Files([ROOT / "examples" / "photos"]), model="noop", chunk_size=2)
+    job.wait()
+    busy = eventually(lambda: found if (found := worker.info()) and found.rate else None, what="it says its rate")
+    assert 0 < busy.rate
+    assert began_ms - 1 <= busy.last_ms <= time.time() * 1000
+    header, line = labelmill(redis, "workers").out.splitlines()
+    assert "last chunk" in header
+    assert " s ago" in line
+    (listed,) = labelmill(redis, "workers", "--json").json
+    assert listed["last_chunk_at"].startswith("20")
+    os.kill(next(pid for pid in worker.pids() if pid != worker.pid), 9)
+    client.celery.send_task("labelmill.classify", ("x",), {"model": "noop"}, queue="noop.interactive").get(timeout=30)
+    after = eventually(lambda: found if (found := worker.info()) and found.last_ms > busy.last_ms else None)
+    assert after.pid == worker.pid, "a single call counts, by the process that replaced the dead one"
 
 
 def test_a_worker_lives_on_without_redis(worker: WorkerProcess, redis: RedisServer, tmp_path: Path) -> None:

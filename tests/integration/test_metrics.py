@@ -63,6 +63,7 @@ def test_every_documented_metric_is_there_and_moves(redis: RedisServer, many: Pa
         lose_a_lease(worker, redis, second)
         eventually(lambda: scrape(port).value("labelmill_backlog_items", model=MODEL) > 0)
         assert scrape(port).value("labelmill_backlog_seconds", model=MODEL) > 0
+        eventually(lambda: scrape(port).value("labelmill_worker_state", state="BUSY"), what="it says that it is busy")
         second.wait()
         total = first.status().done + second.status().done
         after = eventually(lambda: found if counted(found := scrape(port)) >= total else None)
@@ -73,7 +74,7 @@ def test_every_documented_metric_is_there_and_moves(redis: RedisServer, many: Pa
     for name in ("leases_renewed", "leases_lost", "late_finishes", "images"):
         assert after.value(f"labelmill_{name}_total") > before.value(f"labelmill_{name}_total"), name
     assert before.value("labelmill_images_total", status="failed", code="corrupt_image") == 1
-    assert before.value("labelmill_worker_state", state="READY") == before.value("labelmill_worker_state") == 1
+    assert before.value("labelmill_worker_state") == after.value("labelmill_worker_state") == 1
     assert before.value("labelmill_worker_processes") == 2
     assert before.value("labelmill_worker_resident_bytes") > 50e6
     assert before.value("labelmill_fleet_workers", model=MODEL) == before.value("labelmill_redis_up") == 1

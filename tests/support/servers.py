@@ -195,7 +195,7 @@ class WorkerProcess(ProcessGroup):
 
         def ready() -> bool:
             assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.log()}"
-            return self.state() == "READY"
+            return self.state() in ("READY", "BUSY")
 
         try:
             eventually(ready, timeout_s, what="the worker is READY")
