@@ -167,7 +167,7 @@ class Settings:
     fetch_timeout_s: float = setting(10.0, parse_seconds, "longest wait for one image")
     lease_s: float = setting(4.0, parse_seconds, "how long a chunk stays with a silent worker")
     sweep_s: float = setting(0.5, parse_seconds, "time between two sweeps of the reconciler")
-    interactive_batch: int = setting(0, _not_negative, "single calls run together at most; 0: as the model likes best")
+    interactive_batch: int = setting(0, _not_negative, "single calls run together at most; 0: those of 0.1 s")
     interactive_wait_s: float = setting(0.0, _wait, "longest wait of a single call for others to run with")
     chunk_time_limit_s: float = setting(120.0, parse_seconds, "longest run of one chunk before its process is ended")
     setup_timeout_s: float = setting(120.0, parse_seconds, "longest wait for a model to load")

@@ -31,7 +31,7 @@ __all__ = ["Gatherer", "gatherer"]
 log = logging.getLogger(__name__)
 
 #: Calls that run together at most, and the seconds that they may take: whoever comes next waits as long.
-MOST, LONGEST_S = 128, 0.05
+MOST, LONGEST_S = 128, 0.1
 #: Images from other machines in one go at most: they are fetched side by side, and each may be waited for.
 MOST_REMOTE = 8
 #: Weight of the latest measurement in the mean.
@@ -51,7 +51,8 @@ def gatherer(app: Celery) -> Gatherer:
 class Gatherer:
     """Gathers calls in one process, waiting up to ``wait_s`` for more.
 
-    ``limit``: calls run together at most; 1 gathers nothing, 0 as many as take :data:`LONGEST_S`.
+    ``limit``: calls run together at most; 1 gathers nothing, 0 a batch of the model, or as many as take
+    :data:`LONGEST_S`, whichever are more.
     """
 
     app: Celery
@@ -82,9 +83,8 @@ class Gatherer:
     def _most(self) -> int:
         if self.limit:
             return self.limit
-        if not self._call_s:
-            return max(engine.batch_size for engine in self.warm.engines.values())
-        return max(1, min(MOST, int(LONGEST_S / self._call_s)))
+        liked = max(engine.batch_size for engine in self.warm.engines.values())
+        return max(liked, min(MOST, int(LONGEST_S / self._call_s))) if self._call_s else liked
 
     def _learn(self, call_s: float) -> None:
         self._call_s += (call_s - self._call_s) * (NEWEST if self._call_s else 1.0)
