@@ -84,6 +84,8 @@ def test_a_picture_that_cannot_be_read_says_why(page: Page, real: GatewayProcess
     card = page.one(".card[data-state=failed]")
     assert "No label" in card.text
     assert "truncated" in card.text
+    assert page.one("#cards-count").text == "1 picture, 1 without a label"
+    assert page.one("#announce").get_attribute("textContent") == "0 pictures labelled, 1 without a label"
 
 
 def test_a_job_of_500_is_watched_to_its_end_and_downloaded(page: Page, real: GatewayProcess, many: list[Path]) -> None:
@@ -125,8 +127,9 @@ def test_a_running_job_can_be_cancelled(page: Page, many: list[Path]) -> None:
         page.choose(many[:60])
         wait_for_jobs(page, "in_progress")
         assert "0 of 60 images" in page.one("[data-job]").text
-        page.button("Cancel", "[data-job]").click()
+        page.button("Cancel", "[data-job]").send_keys("\ue007")
         wait_for_jobs(page, "ended")
+        assert page.run("return document.activeElement.className") == "job-name"  # not back at the top of the page
         assert page.one("[data-job] .badge").text == "Cancelled"
         assert "60 cancelled" in page.one("[data-job]").text
         worker.resume()
@@ -136,9 +139,25 @@ def test_a_job_is_deleted_by_pressing_twice(page: Page, quick: GatewayProcess, m
     page.open(quick.url)
     page.choose(many[:30])
     wait_for_jobs(page, "ended")
-    page.button("Delete", "[data-job]").click()
-    page.button("Press again to delete", "[data-job]").click()
+    page.button("Delete", "[data-job]").send_keys("\ue007")  # the Enter key: by keyboard, and by ear
+    again = page.button("Press again to delete", "[data-job]")
+    assert again.get_attribute("aria-label") == "Press again to delete: 30 pictures"
+    assert page.one("#announce").get_attribute("textContent") == "Press again to delete"
+    page.driver.switch_to.active_element.send_keys("\ue007")
     eventually(lambda: not page.find("[data-job]"), what="the job is gone")
+    assert page.one("#announce").get_attribute("textContent") == "30 pictures is deleted"
+    assert page.run("return document.activeElement.id") == "jobs-title"
+
+
+def test_a_file_that_is_no_picture_has_no_broken_preview(page: Page, quick: GatewayProcess, tmp_path: Path) -> None:
+    for number in range(25):
+        (tmp_path / f"page-{number}.jpg").write_bytes(b"<html>")
+    page.open(quick.url)
+    page.choose(sorted(tmp_path.iterdir()))
+    eventually(lambda: len(page.find("#opened-rows .row")) == 25, what="rows")
+    page.run("document.querySelectorAll('#opened-rows img').forEach((image) => { image.loading = 'eager'; })")
+    eventually(lambda: not page.find("#opened-rows img"), what="no broken picture")
+    quick.request("DELETE", f"/v1/jobs/{page.one('[data-job]').get_attribute('data-job')}?force=true")
 
 
 def test_a_folder_keeps_the_paths_of_its_pictures(page: Page, quick: GatewayProcess, many: list[Path]) -> None:
@@ -183,15 +202,25 @@ def test_a_token_is_asked_for_and_kept_for_the_tab(page: Page, many: list[Path])
         page.run("sessionStorage.clear()")
 
 
-def test_a_service_that_goes_away_is_said_and_comes_back(page: Page) -> None:
+def test_a_service_that_goes_away_is_said_and_comes_back(page: Page, many: list[Path]) -> None:
     with redis_server() as redis, gateway(redis=redis) as web:
         page.open(web.url)
         eventually(lambda: page.one("#pulse").text == "No worker is ready", what="no worker")
+        assert page.one("#model").text == "none is served"
+        assert not page.one("#model").is_enabled()
         with worker_process(redis):
             eventually(lambda: page.one("#pulse").text == "1 worker ready", what="a worker")
             assert page.one("#model").text == "noop"
         redis.kill9()
         eventually(lambda: page.one("#pulse").text == "Redis is away", what="Redis is away")
+        assert page.one("#fleet").text == "Redis is away. This page looks again every few seconds."
+        page.choose(many[:1])
+        eventually(lambda: "trying again" in page.one(".card").text, what="the card says why it waits")
+        page.choose(many[:30])
+        eventually(
+            lambda: "trying again" in page.one("[data-local] .job-text").text, what="the upload says why it waits"
+        )
+        page.keep("away-wide-light")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
