@@ -34,6 +34,8 @@ SMALLEST_CHUNK, LARGEST_CHUNK, UNKNOWN_CHUNK = 4, 512, 32
 CHUNK_BYTES = 4 << 20
 #: Seconds between two looks at what a producer waits for.
 POLL_S = 0.2
+#: Of Redis's own maxmemory, where it has one: producers wait past this share of it.
+OF_MAXMEMORY = 0.75
 #: Chunks, and uploaded bytes, between two looks at the memory of Redis.
 MEMORY_EVERY, MEMORY_EVERY_BYTES = 64, 32 << 20
 #: Digests of uploaded images that are remembered, so that the same bytes are not sent again.
@@ -237,9 +239,11 @@ class Sender:
             return ""
         self._unweighed = 0
         info = self._client.patience(lambda: self._ledger.redis.info("memory"))
-        used = int(info["used_memory"])
-        if used > settings.redis_memory_mark:
-            return f"Redis holds {used >> 20} MiB (mark {settings.redis_memory_mark >> 20} MiB)"
+        used, allowed = int(info["used_memory"]), int(info["maxmemory"])
+        # past its own maxmemory a Redis refuses everybody's writes, results among them: stop well before
+        mark = min(settings.redis_memory_mark, int(allowed * OF_MAXMEMORY) or settings.redis_memory_mark)
+        if used > mark:
+            return f"Redis holds {used >> 20} MiB (mark {mark >> 20} MiB)"
         return ""
 
     def _pause(self, reason: str) -> None:

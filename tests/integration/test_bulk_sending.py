@@ -189,6 +189,18 @@ def test_sending_waits_and_says_why(setting: dict[str, int], said: str, redis: R
     assert job.status().request_counts["total"] == queued, "nothing was sent while it waited"
 
 
+def test_sending_waits_before_redis_is_past_its_own_maxmemory(redis: RedisServer) -> None:
+    client = Labelmill(settings=redis.settings)
+    job = client.open("noop")
+    redis.client.config_set("maxmemory", int(redis.client.info("memory")["used_memory"] * 1.3))
+    sender = Sender(client, job.id, chunk_size=1)
+    sender.start(Numbered(200))
+    eventually(lambda: "(mark " in sender.waiting, what="it waits while Redis still takes writes")
+    sender.stop()
+    with pytest.raises(StoppedError):
+        eventually(lambda: sender.join(0.01))
+
+
 def test_sending_goes_on_when_the_backlog_is_worked_off(redis: RedisServer) -> None:
     client = Labelmill(settings=replace(redis.settings, backlog_limit=50))
     job = client.open("noop")
