@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.servers import eventually
 
-__all__ = ["Gateway", "SentJob", "zipped"]
+__all__ = ["Gateway", "SentJob", "fetch", "zipped"]
 
 
 def zipped(image: Path, times: int) -> bytes:
@@ -25,6 +25,15 @@ def zipped(image: Path, times: int) -> bytes:
         for number in range(times):
             archive.writestr(f"{number}{image.suffix}", data)
     return target.getvalue()
+
+
+def fetch(url: str) -> bytes:
+    """The body of an answer; empty while nobody answers there."""
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return bytes(answer.read())
+    except (urllib.error.URLError, ConnectionError):
+        return b""
 
 
 class SentJob:
@@ -67,10 +76,8 @@ class Gateway:
 
     def workers(self) -> int:
         """How many workers serve a model; 0 while the gateway is not up."""
-        try:
-            models = json.loads(self.get("/v1/models"))["models"]
-        except (urllib.error.URLError, ConnectionError):
-            return 0
+        found = fetch(self.base + "/v1/models")
+        models = json.loads(found)["models"] if found else []
         return int(models[0]["workers"]) if models else 0
 
     @contextmanager

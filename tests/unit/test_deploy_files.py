@@ -7,6 +7,9 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import yaml
+
+from jobs.settings import Settings
 from producer.web.settings import WebSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,3 +66,45 @@ def test_no_container_runs_as_root() -> None:
     assert {users[stage] for stage in shipped} == {"10001:10001"}
     named = re.findall(r"^ +user: (.*)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
     assert not [user for user in named if re.search(r"\broot\b|\b0:", user)]
+
+
+#: What belongs to a container, and not to whoever sets it up.
+OF_CONTAINERS = {"model_dir", "file_roots", "state_dir"}
+
+
+def environment(service: str) -> dict[str, str | None]:
+    """What a service of docker-compose.yml gives its containers; None: as .env has it."""
+    found = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][service]["environment"]
+    return dict(found)
+
+
+def test_every_setting_reaches_the_containers_that_it_is_for() -> None:
+    ours = {field.name for field in fields(Settings)} - OF_CONTAINERS
+    assert {f"LABELMILL_{name.upper()}" for name in ours} == set(environment("worker"))
+    theirs = {field.name for field in fields(WebSettings)} - {field.name for field in fields(Settings)}
+    assert {f"LABELMILL_{name.upper()}" for name in theirs} <= set(environment("gateway"))
+
+
+def test_replicas_do_not_measure_each_other() -> None:
+    assert environment("worker")["LABELMILL_TUNE"] == "${LABELMILL_TUNE:-off}"
+    pod = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "worker.yaml").read_text())["spec"]["template"]["spec"]
+    assert {"name": "LABELMILL_TUNE", "value": "off"} in pod["containers"][0]["env"]
+
+
+def test_what_the_images_install_is_pinned() -> None:
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {"celery", "redis", "onnxruntime", "torch", "flower", "tornado", "prometheus_client"} <= pinned
+
+
+def test_the_scaler_asks_for_metrics_that_there_are() -> None:
+    text = (ROOT / "deploy" / "kubernetes" / "autoscaling.yaml").read_text()
+    (trigger,) = yaml.safe_load(text)["spec"]["triggers"]
+    assert metrics_in(trigger["metadata"]["query"]) == {"labelmill_backlog_seconds", "labelmill_fleet_workers"}
+    assert metrics_in(trigger["metadata"]["query"]) <= documented()
+    assert all(isinstance(value, str) for value in trigger["metadata"].values()), "KEDA takes texts only"
+
+
+def test_a_setting_that_is_not_made_is_no_empty_one() -> None:
+    """Flower with an empty FLOWER_BASIC_AUTH lets nobody in."""
+    for service in ("worker", "gateway", "flower"):
+        assert not [value for value in environment(service).values() if value and value.endswith(":-}")], service
