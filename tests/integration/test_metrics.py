@@ -86,6 +86,17 @@ def counted(found: Scrape) -> float:
     return found.value("labelmill_images_total")
 
 
+def test_single_calls_that_are_taken_along_are_all_counted(redis: RedisServer, port: int) -> None:
+    celery = Labelmill(settings=redis.settings).celery
+    calls = [celery.send_task("labelmill.classify", (f"{n}",), {"model": "noop"}, queue="noop.interactive")
+             for n in range(60)]  # fmt: skip
+    with worker_process(redis, concurrency=1, env={"LABELMILL_METRICS_PORT": str(port)}):
+        assert {call.get(timeout=60)["status"] for call in calls} == {"succeeded"}
+        found = eventually(lambda: seen if counted(seen := scrape(port)) >= len(calls) else None)
+    assert counted(found) == len(calls)
+    assert found.value("labelmill_predict_seconds_count", lane="interactive") < len(calls), "some went together"
+
+
 def test_the_worker_alone_is_still_shown_when_redis_is_gone(redis: RedisServer, port: int) -> None:
     with worker_process(redis, env={"LABELMILL_METRICS_PORT": str(port)}):
         redis.kill9()
