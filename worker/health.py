@@ -55,6 +55,7 @@ class Beacon:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.unlink(missing_ok=True)
+            _sweep(self.path.parent)
             listener.bind(str(self.path))
         except OSError as exc:
             listener.close()
@@ -72,6 +73,19 @@ class Beacon:
             caller, _ = listener.accept()
             with caller, suppress(BrokenPipeError, ConnectionResetError):  # whoever asked has gone
                 caller.sendall(json.dumps(self.status()).encode() + b"\n")
+
+
+def _sweep(where: Path) -> None:
+    """Remove the sockets of workers that were killed: nobody listens on them."""
+    for path in where.glob("worker-*.sock"):
+        with socket.socket(socket.AF_UNIX) as line:
+            line.setblocking(False)
+            try:
+                line.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except (BlockingIOError, FileNotFoundError):  # busy, or gone in this moment
+                continue
 
 
 def ask(where: Path) -> Iterator[dict[str, Any]]:

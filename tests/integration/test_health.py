@@ -97,6 +97,17 @@ def test_a_killed_worker_leaves_nothing_that_looks_alive(worker: WorkerProcess, 
     assert not list(tmp_path.iterdir())
 
 
+def test_the_next_worker_removes_what_a_killed_one_left(
+    worker: WorkerProcess, redis: RedisServer, tmp_path: Path
+) -> None:
+    (left,) = tmp_path.glob("worker-*.sock")
+    worker.kill9()
+    with worker_process(redis, env={"LABELMILL_STATE_DIR": str(tmp_path)}) as other:
+        assert not left.exists()
+        assert health(tmp_path).returncode == 0
+        assert [path.name for path in tmp_path.glob("worker-*.sock")] == [f"worker-{other.pid}.sock"]
+
+
 def test_a_worker_that_ended_leaves_nothing_behind(worker: WorkerProcess, tmp_path: Path) -> None:
     worker.terminate()
     assert worker.wait() == 0
