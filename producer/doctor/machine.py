@@ -21,6 +21,7 @@ def too_many_threads(patient: Patient) -> Iterator[Finding]:
     """More computing threads than cores: they wait for each other."""
     have = usable_cores(patient.cgroup)
     processes = sum(worker.processes for worker in _local(patient))
+    threads = patient.settings.threads or 1
     for name in THREADS:
         wanted = os.environ.get(name, "")
         if wanted.isdigit() and int(wanted) > have:
@@ -30,12 +31,13 @@ def too_many_threads(patient: Patient) -> Iterator[Finding]:
                 f"{name}={wanted}, and this machine (or its quota) has {have:g} cores.",
                 f"Unset {name}: a worker runs one process a core with one thread each.",
             )
-    if processes > have:
+    if processes > have or max(processes, 1) * threads > max(have, 1):
+        each = f" with {threads} threads each (LABELMILL_THREADS)" if threads > 1 else ""
         yield Finding(
             "too_many_threads",
             "warning",
-            f"Workers of this machine have {processes} processes in all, and it (or its quota) has {have:g} cores.",
-            "Lower --concurrency, or stop a worker.",
+            f"Workers of this machine have {processes} processes{each}, and it (or its quota) has {have:g} cores.",
+            "Lower --concurrency or LABELMILL_THREADS, or stop a worker.",
         )
 
 

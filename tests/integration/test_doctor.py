@@ -148,6 +148,13 @@ def test_more_threads_than_the_quota(patient: Patient, monkeypatch: pytest.Monke
     assert "OMP_NUM_THREADS=999" in only(list(machine.too_many_threads(patient)), "too_many_threads", "warning")
 
 
+def test_processes_with_more_threads_than_there_are_cores(noop_worker: WorkerProcess, redis: RedisServer) -> None:
+    cores = int(usable_cores())
+    crowded = admit(replace(redis.settings, threads=cores + 1))
+    what = only(list(machine.too_many_threads(crowded)), "too_many_threads", "warning")
+    assert f"2 processes with {cores + 1} threads each" in what
+
+
 @pytest.mark.parametrize(
     "files",
     [{"cpu.max": "50000 100000"}, {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}],
