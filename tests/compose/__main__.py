@@ -93,6 +93,7 @@ def _run(engine: Engine, project: Path, began: float) -> None:
 def _look(engine: Engine, prometheus: Prometheus) -> None:
     dashboard = ROOT / "deploy" / "grafana" / "dashboards" / "labelmill.json"
     eventually(lambda: not prometheus.silent_panels(dashboard), 90, what="every panel shows something")
+    engine.within("prometheus", "promtool", "test", "rules", "/etc/prometheus/alerts_test.yml")
     found = prometheus.alerts()
     assert set(found.values()) <= {"inactive", "pending"}, found
     tasks_in_flower(engine.flower_port, "labelmill.ticket")

@@ -47,6 +47,15 @@ def test_alerts_are_of_documented_metrics_and_explained() -> None:
         assert f"| `{alert}` |" in explained, alert
 
 
+def test_every_alert_is_provoked_once() -> None:
+    """``make compose-test`` runs these with promtool."""
+    folder = ROOT / "deploy" / "prometheus"
+    rules = yaml.safe_load((folder / "alerts.yml").read_text())["groups"][0]["rules"]
+    tried = yaml.safe_load((folder / "alerts_test.yml").read_text())["tests"]
+    provoked = {look["alertname"] for test in tried for look in test["alert_rule_test"] if look["exp_alerts"]}
+    assert provoked == {rule["alert"] for rule in rules}
+
+
 def users_of_stages(dockerfile: str) -> dict[str, str]:
     """The user that each stage of a Dockerfile ends with, its parents' where it names none."""
     users: dict[str, str] = {}
