@@ -176,7 +176,8 @@ class FetchFailedError(ItemError):
 
 def item_error(code: str) -> ItemError:
     """The error of an item by its code, with its default message."""
-    kinds = {kind.code: kind for kind in ItemError.__subclasses__()}
+    # not what others derive for a use of their own: the code is the sender's choice
+    kinds = {kind.code: kind for kind in ItemError.__subclasses__() if kind.__module__ == __name__}
     return kinds.get(code, ItemError)()
 
 

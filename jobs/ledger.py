@@ -53,12 +53,16 @@ class MissingBlobError(JobError):
     code = "missing_blob"
 
 
-#: What Redis says when its memory or its disk is full; nothing was done then, and it may pass.
-_REFUSAL = re.compile(r"OOM command not allowed.*|MISCONF .*")
+#: What Redis says when its memory or its disk is full, or too few replicas are there; nothing was done then, and it
+#: may pass.
+_REFUSAL = re.compile(r"OOM command not allowed.*|MISCONF .*|NOREPLICAS .*")
 
 
 class TakenError(JobError):
-    """Another producer sends this job now."""
+    """What this producer knows of the job is not so any more: look again at what it has, and send the rest.
+
+    Another one sends it now, or Redis came back without the last chunks that it had accepted.
+    """
 
 
 #: How the scripts begin an error that the caller must know: its first word, and the class it becomes.
@@ -66,6 +70,7 @@ _ERRORS: dict[str, type[JobError]] = {
     "NOJOB": JobError,
     "CLOSED": JobError,
     "TAKEN": TakenError,
+    "GAP": TakenError,
     "NOENTRY": JobError,
     "NOBLOB": MissingBlobError,
 }
@@ -307,14 +312,18 @@ class Ledger:
         """Every chunk of a job that is not closed, in batches: several round trips.
 
         A chunk that is closed meanwhile may be left out, for it is among the :meth:`entries` then. One that is halved
-        meanwhile could be missed, so the walk begins again: a chunk may come twice.
+        meanwhile, or whose rest is put off, could be missed, so the walk begins again: a chunk may come twice.
         """
         while True:
-            before = self.status(job).recovered
+            before = self._renamed(job)
             for chunk, payload in self.redis.hscan_iter(self.key(job, "payload"), count=100):
                 yield chunk.decode(), payload
-            if self.status(job).recovered == before:
+            if self._renamed(job) == before:
                 return
+
+    def _renamed(self, job: str) -> list[bytes | None]:
+        """Counters that grow whenever items of an open chunk go into one of another name."""
+        return cast("list[bytes | None]", self.redis.hmget(self.key(job), ["recovered", "put_off"]))
 
     def audit(self, job: str, *, first_seen: Callable[[str], bool] | None = None) -> Audit:
         """Go through a job's books, see :func:`jobs.audit.audit`."""

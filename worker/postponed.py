@@ -28,15 +28,18 @@ class PostponedError(ItemError):
 
 
 def in_time(fetch: Callable[[str], bytes], budget_s: float) -> Callable[[str], bytes]:
-    """The same ``fetch`` for ``budget_s``; then :class:`PostponedError`, but never for the first item."""
+    """The same ``fetch`` for ``budget_s``; then :class:`PostponedError`, but never for the first item.
+
+    Not when it is asked for again, either: a chunk that gets nowhere would be put off for ever.
+    """
     until = time.monotonic() + budget_s
-    first = True
+    first: str | None = None
 
     def fetch_in_time(ref: str) -> bytes:
         nonlocal first
-        if not first and time.monotonic() >= until:
+        first = first or ref
+        if ref != first and time.monotonic() >= until:
             raise PostponedError()
-        first = False
         return fetch(ref)
 
     return fetch_in_time

@@ -103,12 +103,19 @@ end
 
 -- -- blobs: counted by the open items that need them ----------------------------------------------
 
+-- Place of the quote that ends the custom_id in ["<custom_id>","<reference>", ...; nil in a line of another form.
+local function end_of_id(line)
+  if string.sub(line, 1, 2) ~= '["' then return nil end
+  local at = string.find(line, '["\\]', 3)
+  while at and string.sub(line, at, at) == '\\' do at = string.find(line, '["\\]', at + 2) end
+  return at
+end
+
 local function each_blob(text, fn)
   if not string.find(text, '"blob:', 1, true) then return end
   for line in string.gmatch(text, '[^\n]+') do
-    -- ["<custom_id>","blob:<sha256>", ...: the first '","' ends the id, for quotes within it are escaped
-    local _, comma = string.find(line, '","', 1, true)
-    local sha = comma and string.match(line, '^blob:(%x+)"', comma + 1)
+    local quote = end_of_id(line)
+    local sha = quote and string.match(line, '^,"blob:(%x+)"', quote + 1)
     if sha then fn(sha) end
   end
 end

@@ -39,7 +39,7 @@ local payload = redis.call('HGET', job_key(job, 'payload'), chunk)
 local rest
 if (ARGV[9] or '') ~= '' then payload, rest = part(payload, ARGV[9]) end
 local n = count_items(payload)
-if succeeded + failed ~= n then
+if n == 0 or succeeded + failed ~= n then -- a chunk of which nothing is done would be put off for ever
   return redis.error_reply('MISCOUNT ' .. succeeded .. ' + ' .. failed .. ' results for ' .. n .. ' items')
 end
 drop_lease(job .. '|' .. chunk)
@@ -57,6 +57,7 @@ bump(job, 'succeeded', succeeded)
 bump(job, 'failed', failed)
 bump(job, 'cache_hits', tonumber(ARGV[8] or '0'))
 if rest then
+  bump(job, 'put_off', 1)
   redis.call('HSET', job_key(job, 'payload'), chunk .. '+', rest)
   put_back(job, chunk .. '+', rest, 'queued')
 end

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.errors import JobError
+from jobs.errors import BrokerUnavailableError, JobError
 from jobs.items import Item, encode_chunk
-from jobs.ledger import Claim, JobRequest, Ledger, MissingBlobError
+from jobs.ledger import Claim, JobRequest, Ledger, MissingBlobError, TakenError
+from producer.ids import sent_ids
 from tests.support.books import LANE, LEASE_S, MODEL, Books, chunk_of
+from tests.support.servers import RedisServer
 
 
 def test_an_item_goes_from_queued_to_leased_to_succeeded(books: Books) -> None:
@@ -322,6 +324,17 @@ def test_user_fields_are_no_references(books: Books) -> None:
     assert books.ledger.submit("job", 0, encode_chunk(items)) == 2
 
 
+@pytest.mark.parametrize("custom_id", ['say "hi",', "back\\", '\\",', 'a","blob:ff'])
+def test_bytes_are_kept_for_an_item_whatever_its_id_ends_with(books: Books, custom_id: str) -> None:
+    books.job(seal=False)
+    books.ledger.submit("job", 0, blob_chunk(x=A), blobs={A: b"bytes"})
+    books.ledger.submit("job", 1, blob_chunk(**{custom_id: A}))
+    books.finish(books.claimed())
+    assert books.ledger.blobs("job", [A]) == {A: b"bytes"}
+    books.finish(books.claimed())
+    assert books.ledger.blobs("job", [A]) == {}
+
+
 # -- items that are put off -------------------------------------------------------------------------
 
 
@@ -354,3 +367,48 @@ def test_what_is_put_off_of_a_cancelled_job_is_cancelled(books: Books) -> None:
     assert finish_but(books, claim, [1])
     assert books.recorded() == {"a": ["succeeded"], "b": ["cancelled"]}
     assert books.status().ended
+
+
+def test_a_chunk_of_which_nothing_is_done_cannot_be_put_off(books: Books) -> None:
+    books.job(["a"])
+    with pytest.raises(Exception, match="MISCOUNT"):
+        finish_but(books, books.claimed(), [0])
+    assert books.counts() == {"total": 1, "leased": 1}
+
+
+def test_a_producer_that_begins_again_misses_nothing_that_is_put_off_while_it_looks(real_redis: RedisServer) -> None:
+    real_redis.client.flushall()
+    books = Books(real_redis.ledger)
+    # long enough for Redis to keep the chunks in a real table, which it does not give in one piece
+    names = [[f"{number}-{letter}-{'n' * 60}" for letter in "ab"] for number in range(600)]
+    books.job(*names)
+    claims = [books.claimed() for _ in names]
+    looking = sent_ids(books.ledger, "job")
+    seen = {next(looking)}
+    for claim in claims:
+        assert finish_but(books, claim, [1])
+    seen.update(looking)
+    assert seen == {name for chunk in names for name in chunk}
+
+
+# -- a Redis that is not as it was ------------------------------------------------------------------
+
+
+def test_a_chunk_behind_one_that_redis_has_lost_sends_its_producer_back(books: Books) -> None:
+    books.job(["a"], seal=False)
+    with pytest.raises(TakenError, match="chunk 1 comes first"):
+        books.ledger.submit("job", 2, chunk_of(["c"]))
+
+
+def test_a_redis_without_its_replicas_is_waited_for(real_redis: RedisServer) -> None:
+    books = Books(real_redis.ledger)
+    real_redis.client.flushall()
+    books.job(["a"])
+    claim = books.claimed()
+    real_redis.client.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(BrokerUnavailableError, match="NOREPLICAS"):
+            books.finish(claim)
+    finally:
+        real_redis.client.config_set("min-replicas-to-write", 0)
+    assert books.finish(claim)
