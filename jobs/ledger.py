@@ -150,9 +150,12 @@ class Ledger:
         pairs = [part for pair in (blobs or {}).items() for part in pair]
         return int(self._run("submit", job, number, payload, writer, *pairs))
 
-    def seal(self, job: str, *, writer: str = "") -> None:
-        """Say that no more items will come."""
-        self._run("seal", job, writer)
+    def seal(self, job: str, *, writer: str = "", chunks: int = 0) -> None:
+        """Say that no more items will come.
+
+        Raises :class:`TakenError` where there are fewer than the ``chunks`` that the job had accepted.
+        """
+        self._run("seal", job, writer, chunks)
 
     def cancel(self, job: str) -> None:
         """Close everything of a job that is queued; what is leased goes on. Several round trips for a long queue."""

@@ -52,7 +52,10 @@ class ResultReader:
 
     def _read(self, after: str) -> tuple[bool, list[Entry]]:
         ended = self.ledger.status(self.job).ended  # asked first: what is read after it is complete
-        return ended, self.ledger.entries(self.job, after=after, limit=PAGE)
+        page = self.ledger.entries(self.job, after=after, limit=PAGE)
+        if ended and not page:
+            self.ledger.status(self.job)  # where it was forgotten meanwhile, there may have been more
+        return ended, page
 
     def _results(self, page: list[Entry]) -> tuple[list[Result], int]:
         superseded = self._superseded(page)

@@ -125,7 +125,7 @@ class Sender:
                 try:
                     self._send_rest(source)
                     return self.sent
-                except TakenError:  # we were silent for too long, and another one has gone on
+                except TakenError:  # we were silent for too long, and another one has gone on; or Redis came back older
                     continue
 
     def _await_turn(self) -> SendLock | None:
@@ -164,7 +164,7 @@ class Sender:
             self.sent += len(chunk.items)
             number += 1
             self._make_room(number, queued)
-        self._client.patience(lambda: self._ledger.seal(self.job_id, writer=writer))
+        self._client.patience(lambda: self._ledger.seal(self.job_id, writer=writer, chunks=number))
 
     def _chunks(self, pictures: Iterable[Picture], status: JobStatus) -> Iterator[_Chunk]:
         chunk, size, until = _Chunk(), self._chunk_size or 0, 0.0

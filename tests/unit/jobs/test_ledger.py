@@ -398,6 +398,9 @@ def test_a_chunk_behind_one_that_redis_has_lost_sends_its_producer_back(books: B
     books.job(["a"], seal=False)
     with pytest.raises(TakenError, match="chunk 1 comes first"):
         books.ledger.submit("job", 2, chunk_of(["c"]))
+    with pytest.raises(TakenError, match="chunk 1 is not here"):
+        books.ledger.seal("job", chunks=2)
+    assert not books.status().sealed
 
 
 def test_a_redis_without_its_replicas_is_waited_for(real_redis: RedisServer) -> None:
