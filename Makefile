@@ -62,7 +62,7 @@ bench: model     ## the table of speeds beside the bare loop and plain Celery (m
 	$(BIN)/labelmill-worker prepare cifar10-cnn
 	$(BIN)/python -m benchmarks $(PARTS)
 
-compose-test: model ## docker-compose.yml for real, in a Docker engine of its own (root; Debian's docker.io, docker-compose, debootstrap)
+compose-test: model ## docker-compose.yml for real, in a Docker engine of its own (root; it says which of Debian's packages are missing)
 	$(BIN)/python -m tests.compose
 
 clean:           ## remove what setup and runs made

@@ -27,8 +27,14 @@ from worker.export.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES, WORKERS = 500, 3
-NEEDED = {"dockerd": "docker.io", "docker-compose": "docker-compose", "debootstrap": "debootstrap"}
-NEEDED |= {"iptables": "iptables", "chromium": "chromium", "chromedriver": "chromium-driver"}
+NEEDED = {
+    "dockerd": "docker.io",
+    "docker-compose": "docker-compose",
+    "debootstrap": "debootstrap",
+    "iptables": "iptables",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+}
 SERVICES = ("redis", "worker", "gateway", "nginx", "flower", "prometheus")
 PROFILES = ("--profile", "flower", "--profile", "monitoring")
 SHIPPED = ("jobs", "producer", "worker", "deploy")
