@@ -125,8 +125,7 @@ def encode_item(item: Item, base: str) -> bytes:
 
 
 def encode_chunk(items: Sequence[Item], *, base: str = "", sent_ms: int = 0) -> bytes:
-    """The payload of a chunk. Raises :class:`InvalidItemError` where an id or a reference cannot be carried."""
-    check_items(items)
+    """The payload of a chunk whose items can be carried, see :func:`check_items`."""
     begin = f"{base}/" if base else ""
     lines = [_line(item, begin) for item in items]
     header = orjson.dumps({"base": base, "t": sent_ms})
@@ -136,7 +135,10 @@ def encode_chunk(items: Sequence[Item], *, base: str = "", sent_ms: int = 0) -> 
 
 
 def check_items(items: Sequence[Item]) -> None:
-    """As :meth:`Item.checked` for each of them, and much faster where nothing is wrong."""
+    """As :meth:`Item.checked` for each of them, and much faster where nothing is wrong.
+
+    Raises :class:`InvalidItemError` where an id or a reference cannot be carried.
+    """
     ids, refs = [item.custom_id for item in items], [item.ref for item in items]
     longest_id, longest_ref = (max(map(len, texts), default=0) for texts in (ids, refs))
     is_sound = all(ids) and all(refs) and longest_id <= MAX_ID_CHARS and longest_ref <= MAX_REF_CHARS

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from jobs.backlog import measured_rate
 from jobs.errors import JobError, LabelmillError
-from jobs.items import Item, encode_chunk
+from jobs.items import Item, check_items, encode_chunk
 from jobs.ledger import JobStatus, MissingBlobError, TakenError
 from producer.ids import check_ids, missing, sent_ids
 from producer.lock import SendLock
@@ -191,6 +191,7 @@ class Sender:
 
     def _write(self, number: int, chunk: _Chunk, base: str, lane: str, writer: str) -> int:
         """Into the ledger, then the ticket; returns how many items of the job are queued."""
+        check_items(chunk.items)
         payload = encode_chunk(chunk.items, base=base, sent_ms=int(time.time() * 1000))
         queued = self._client.patience(lambda: self._submit(number, payload, chunk.blobs, writer))
         self._client.patience(lambda: self._client.bell.ring(lane))
