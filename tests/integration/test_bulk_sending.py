@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.errors import JobError, SourceError
+from jobs.errors import InvalidItemError, JobError, SourceError
 from jobs.items import Item
 from jobs.ledger import JobRequest
 from jobs.reconciler import Reconciler
@@ -303,3 +303,21 @@ def test_chunks_are_a_tenth_of_a_second_of_what_workers_really_do(
     job.send(Pictures(numbered(), unique=True))
     payloads = client.ledger.redis.hgetall(client.ledger.key("sized", "payload"))
     assert [payloads[str(n).encode()].count(b"\n") for n in range(len(payloads))] == [10] * 5 + [100]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Item("a\x1b", "/a"),
+        Item("", "/a"),
+        Item("a", "/a\n"),
+        Item("a", ""),
+        Item("a" * 1025, "/a"),
+        Item("a", "/" * 4097),
+    ],
+)
+def test_what_cannot_be_carried_is_never_sent(client: Labelmill, bad: Item) -> None:
+    job = client.open("noop", job_id="bad", top_k=5)
+    with pytest.raises(InvalidItemError):
+        job.send(Pictures([Item("good", "/good"), bad]))
+    assert job.status().request_counts["total"] == 0
