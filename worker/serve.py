@@ -60,9 +60,7 @@ def _setting(args: argparse.Namespace, settings: Settings) -> tuple[str, int, in
     plan = None
     if settings.tune == "auto":
         model_dir = Path(settings.model_dir) if settings.model_dir else None
-        plan = ensure(
-            settings.models[0], model_dir=model_dir, say=lambda line: print(line, file=sys.stderr, flush=True)
-        )
+        plan = ensure(settings.models[0], model_dir=model_dir, say=_say)
     if plan and not is_told:
         return plan.best.pool, plan.best.streams, plan.best.threads
     return args.pool or usual[0], args.concurrency or usual[1], settings.threads or usual[2]
