@@ -7,7 +7,7 @@ EXTRAS := embedded,onnx,torch,export,parquet,s3,web,dev
 # Tests that run at once: they wait for processes more than they compute.
 JOBS   ?= 2
 
-.PHONY: help setup model demo web lint format test test-page test-slow test-brokers compose-test chaos fuzz clean
+.PHONY: help setup model demo web lint format test test-page test-slow test-brokers compose-test chaos fuzz bench clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
