@@ -24,7 +24,6 @@ SERVICE = "com.docker.compose.service"
 PACKAGES = "ca-certificates,python3,python3-venv,nginx-light,prometheus,redis-server"
 #: The same with an entrypoint, as the image of Prometheus's own has one.
 PROMETHEUS = "labelmill-prometheus:bookworm"
-MIRROR = "http://deb.debian.org/debian"
 #: Of Linux: unshare(2), and netdevice(7).
 CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1
 
@@ -42,8 +41,8 @@ def prepare_base(folder: Path, constraints: Path) -> Base:
     base = Base(folder / "root", folder / "wheels")
     if not (base.root / "usr" / "bin" / "prometheus").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(base.root), MIRROR]
-        _quietly(command)
+        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(base.root)]
+        _quietly(command)  # from the mirror that debootstrap itself knows
     if not base.wheels.is_dir():
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(base.wheels), "--only-binary=:all:"]
         pip += ["--constraint", str(constraints), "--python-version", "3.11", "setuptools>=77", "flower"]
