@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import random
 import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from jobs.errors import InvalidItemError, ItemError, NotFoundError, TooLargeError
+from jobs.asking import retry
+from jobs.errors import InvalidItemError, NotFoundError, TooLargeError
 from jobs.items import UNCARRIABLE
 from worker.guard import Guard
 from worker.roots import Roots
 from worker.stores import Stores
 from worker.urls import Resolve, Urls, resolve
 
-__all__ = ["BLOB", "Fetcher", "is_remote", "retry"]
+__all__ = ["BLOB", "Fetcher", "is_remote"]
 
 #: Begins the reference of bytes that someone else holds; the key follows.
 BLOB = "blob:"
-#: Times one image is asked for when the fault may pass, and the longest wait before the second, in seconds.
-ATTEMPTS = 4
-FIRST_WAIT_S = 0.2
-
-T = TypeVar("T")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -89,26 +83,3 @@ class Fetcher:
 def is_remote(ref: str) -> bool:
     """Whether a reference is asked of a server."""
     return _SCHEME.match(ref) is not None
-
-
-def retry(
-    call: Callable[[], T],
-    *,
-    until: float,
-    attempts: int = ATTEMPTS,
-    sleep: Callable[[float], None] = time.sleep,
-) -> T:
-    """The call's answer; a transient :class:`~jobs.errors.ItemError` is tried again while there is time.
-
-    The waits double, and each is cut to a random part of at least half, so that workers that failed together do not
-    come back together.
-    """
-    for attempt in range(attempts):
-        wait = FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.0)
-        try:
-            return call()
-        except ItemError as exc:
-            if not exc.transient or attempt == attempts - 1 or time.monotonic() + wait >= until:
-                raise
-        sleep(wait)
-    raise ValueError("attempts must be at least 1")

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urljoin
 
+from jobs.asking import status_error
 from jobs.errors import (
     FetchFailedError,
     FetchTimeoutError,
@@ -42,8 +43,6 @@ Resolve = Callable[[str, int], Sequence[str]]
 
 _HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "labelmill"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-#: Answers after which the same request may succeed; so may all from 500 on.
-_TRY_AGAIN = frozenset({408, 425, 429})
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -246,11 +245,7 @@ def _check_status(status: int) -> None:
     if status == 200:
         return
     answered = f"the server answered with status {status}"
-    kinds: dict[int, type[ItemError]] = {404: NotFoundError, 410: NotFoundError}
-    kinds |= {401: ForbiddenError, 403: ForbiddenError}
-    if status >= 500 or status in _TRY_AGAIN:
-        raise FetchFailedError(answered)
-    raise kinds.get(status, InvalidItemError)(answered)
+    raise status_error(status)(answered)
 
 
 def _unresolved(exc: socket.gaierror) -> ItemError:

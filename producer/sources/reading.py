@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import socket
 import ssl
 import stat
-import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException, InvalidURL
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from jobs.asking import retry, status_error
 from jobs.errors import (
     FetchFailedError,
     FetchTimeoutError,
@@ -32,18 +31,8 @@ __all__ = ["read_bytes"]
 
 #: Seconds that one read over the network may take.
 TIMEOUT_S = 30.0
-#: Times one URL is asked for when the fault may pass, and the longest wait before the second, in seconds.
-ATTEMPTS, FIRST_WAIT_S = 4, 0.2
 #: Characters of a path or query that are sent as they are; all others are percent-encoded.
 _SENT_AS_IS = "%/:=&?~+!$,;'@()*[]"
-#: Answers after which the same request may succeed; so may all from 500 on.
-_TRY_AGAIN = frozenset({408, 425, 429})
-_STATUS: dict[int, type[ItemError]] = {
-    401: ForbiddenError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    410: NotFoundError,
-}
 
 
 def read_bytes(ref: str, *, max_bytes: int) -> bytes:
@@ -51,21 +40,11 @@ def read_bytes(ref: str, *, max_bytes: int) -> bytes:
 
     Raises an :class:`~jobs.errors.ItemError` that says why not.
     """
-    data = _patiently(ref, max_bytes + 1) if is_url(ref) else _read_path(ref, max_bytes + 1)
+    limit = max_bytes + 1
+    data = retry(lambda: _read_url(ref, limit)) if is_url(ref) else _read_path(ref, limit)
     if len(data) > max_bytes:
         raise TooLargeError()
     return data
-
-
-def _patiently(url: str, limit: int) -> bytes:
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _read_url(url, limit)
-        except ItemError as exc:
-            if not exc.transient or attempt == ATTEMPTS:
-                raise
-        time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
-    raise ValueError("ATTEMPTS must be at least 1")
 
 
 def _read_path(path: str, limit: int) -> bytes:
@@ -93,8 +72,7 @@ def _read_http(url: str, limit: int) -> bytes:
                 raise FetchFailedError()  # it was cut off
             return data
     except urllib.error.HTTPError as exc:
-        again = exc.code >= 500 or exc.code in _TRY_AGAIN
-        raise (FetchFailedError if again else _STATUS.get(exc.code, InvalidItemError))() from exc
+        raise status_error(exc.code)() from exc
     except urllib.error.URLError as exc:
         raise _of_the_system(exc.reason if isinstance(exc.reason, OSError) else exc) from exc
     except (InvalidURL, ValueError) as exc:

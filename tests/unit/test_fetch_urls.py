@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from jobs.asking import ATTEMPTS, FIRST_WAIT_S
 from jobs.errors import (
     FetchFailedError,
     FetchTimeoutError,
@@ -24,7 +25,7 @@ from jobs.errors import (
     NotFoundError,
     TooLargeError,
 )
-from worker.fetch import ATTEMPTS, FIRST_WAIT_S, Fetcher
+from worker.fetch import Fetcher
 from worker.guard import Guard, Target, is_public
 
 IMAGE = b"the bytes of an image " * 50

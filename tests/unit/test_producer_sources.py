@@ -14,10 +14,11 @@ from threading import Thread
 import orjson
 import pytest
 
+from jobs import asking
 from jobs.errors import SourceError, UsageError
 from jobs.items import Item
 from producer.ids import check_ids
-from producer.sources import Archive, ByValue, Files, Manifest, Source, Upload, open_source, reading
+from producer.sources import Archive, ByValue, Files, Manifest, Source, Upload, open_source
 from producer.sources.chain import Pictures
 from producer.sources.manifest import MAX_FIELDS_BYTES, MAX_LINE_CHARS
 from producer.sources.patterns import Pattern
@@ -336,7 +337,7 @@ def web_server() -> Iterator[Callable[[str], str]]:
 def test_urls_that_workers_may_not_fetch_are_fetched_here(
     name: str, web_server: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.001)
     assert list(open_source([web_server(name)])) == [Upload(web_server(name), b"bytes")]
 
 
@@ -354,7 +355,7 @@ def test_urls_that_workers_may_not_fetch_are_fetched_here(
 def test_a_url_that_cannot_be_fetched_here_fails_as_at_a_worker(
     name: str, code: str, web_server: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.001)
     assert list(open_source([web_server(name)])) == [Item(web_server(name), f"error:{code}")]
 
 
