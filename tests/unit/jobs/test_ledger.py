@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import BrokerUnavailableError, JobError
-from jobs.items import Item, encode_chunk
-from jobs.ledger import Claim, JobRequest, Ledger, MissingBlobError, TakenError
+from jobs.ledger import Claim, JobRequest, Ledger, TakenError
 from producer.ids import sent_ids
 from tests.support.books import LANE, LEASE_S, MODEL, Books, chunk_of
 from tests.support.servers import RedisServer
@@ -268,71 +267,6 @@ def test_an_empty_chunk_is_refused(books: Books) -> None:
     books.job(seal=False)
     with pytest.raises(Exception, match="EMPTY"):
         books.ledger.submit("job", 0, chunk_of([]))
-
-
-# -- blobs ------------------------------------------------------------------------------------------
-
-A, B = "a" * 64, "b" * 64
-
-
-def blob_chunk(**refs: str) -> bytes:
-    return encode_chunk([Item(name, f"blob:{sha}", {"note": f"blob:{B}"}) for name, sha in refs.items()])
-
-
-def test_blobs_go_when_the_last_chunk_that_needs_them_is_finished(books: Books) -> None:
-    books.job(seal=False)
-    books.ledger.submit("job", 0, blob_chunk(x=A), blobs={A: b"bytes"})
-    books.ledger.submit("job", 1, blob_chunk(y=A))
-    assert books.ledger.blobs("job", [A, B]) == {A: b"bytes"}
-    books.finish(books.claimed())
-    assert books.ledger.blobs("job", [A]) == {A: b"bytes"}
-    books.finish(books.claimed())
-    assert books.ledger.blobs("job", [A]) == {}
-
-
-def test_a_chunk_whose_bytes_went_meanwhile_is_refused_whole(books: Books) -> None:
-    books.job(seal=False)
-    books.ledger.submit("job", 0, blob_chunk(x=A), blobs={A: b"bytes"})
-    books.finish(books.claimed())
-    with pytest.raises(MissingBlobError, match=A):
-        books.ledger.submit("job", 1, blob_chunk(y=A))
-    assert books.counts() == {"total": 1, "succeeded": 1}
-    assert books.ledger.submit("job", 1, blob_chunk(y=A), blobs={A: b"bytes"}) == 1
-
-
-def test_failed_items_keep_their_bytes_for_a_retry(books: Books) -> None:
-    books.job(seal=False)
-    books.ledger.submit("job", 0, blob_chunk(x=A, y=B), blobs={A: b"1", B: b"2"})
-    books.finish(books.claimed(), bad=["x"])
-    assert books.ledger.blobs("job", [A, B]) == {A: b"1"}
-    (entry,) = books.ledger.entries("job")
-    books.ledger.retry("job", entry.id, [0], expires_s=100)
-    books.finish(books.claimed())
-    assert books.ledger.blobs("job", [A, B]) == {}
-
-
-def test_cancelled_items_free_their_bytes(books: Books) -> None:
-    books.job(seal=False)
-    books.ledger.submit("job", 0, blob_chunk(x=A), blobs={A: b"1"})
-    books.ledger.cancel("job")
-    assert books.ledger.blobs("job", [A]) == {}
-
-
-def test_user_fields_are_no_references(books: Books) -> None:
-    books.job(seal=False)
-    items = [Item("x", "/images/x", {"a": "b", f"blob:{A}": 1}), Item('","blob:ff"', "/images/y")]
-    assert books.ledger.submit("job", 0, encode_chunk(items)) == 2
-
-
-@pytest.mark.parametrize("custom_id", ['say "hi",', "back\\", '\\",', 'a","blob:ff'])
-def test_bytes_are_kept_for_an_item_whatever_its_id_ends_with(books: Books, custom_id: str) -> None:
-    books.job(seal=False)
-    books.ledger.submit("job", 0, blob_chunk(x=A), blobs={A: b"bytes"})
-    books.ledger.submit("job", 1, blob_chunk(**{custom_id: A}))
-    books.finish(books.claimed())
-    assert books.ledger.blobs("job", [A]) == {A: b"bytes"}
-    books.finish(books.claimed())
-    assert books.ledger.blobs("job", [A]) == {}
 
 
 # -- items that are put off -------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""What decoding makes of each format, colour mode and kind of damage."""
+"""What decoding makes of each format and colour mode."""
 
 from __future__ import annotations
 
 import struct
-import zlib
 from io import BytesIO
 from typing import Any
 
@@ -12,51 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from jobs.errors import CorruptImageError, ItemError, TooLargeError, UnsupportedFormatError
-from worker.decode import MAX_PIXELS, DecodeLimits, decode, decode_into
+from jobs.errors import CorruptImageError, TooLargeError
+from tests.support.pictures import AS_IT_IS, FORMATS, ROUNDING, SIDE, chunk, difference, picture, pixels, png, saved
+from worker.decode import DecodeLimits, decode, decode_into
 from worker.models.card import Preprocessing
-
-SIDE = 24
-#: Takes every pixel as it is.
-AS_IT_IS = Preprocessing(resize=None, crop=(SIDE, SIDE))
-FORMATS = ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"]
-#: What a lossless detour through another colour space may cost, in grey levels.
-ROUNDING = 1
-
-
-def picture(mode: str = "RGB", size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
-    """Smooth, and different in each corner, so that a turn shows and JPEG keeps it."""
-    corners = Image.fromarray(np.array([[[250, 10, 20], [20, 240, 30]], [[30, 40, 230], [200, 190, 60]]], np.uint8))
-    return corners.resize(size, Image.Resampling.BILINEAR).convert(mode)
-
-
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    file = BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def pixels(image: Image.Image) -> NDArray[np.int64]:
-    return np.asarray(image.convert("RGB")).astype(np.int64)
-
-
-def difference(data: bytes, expected: Image.Image | NDArray[Any], prep: Preprocessing = AS_IT_IS) -> int:
-    theirs = pixels(expected) if isinstance(expected, Image.Image) else expected
-    return int(np.abs(decode(data, prep).astype(np.int64) - theirs).max())
-
-
-def png(header: tuple[int, int, int, int, int], rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG made by hand: width, height, depth, colour type, interlace; filtered rows; chunks before the pixels."""
-    width, height, depth, colour, interlace = header
-    ihdr = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
-    parts = [(b"IHDR", ihdr), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(map(chunk, parts))
-
-
-def chunk(part: tuple[bytes, bytes]) -> bytes:
-    kind, body = part
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
 
 # -- formats and modes ----------------------------------------------------------------------------
 
@@ -300,107 +258,3 @@ def test_one_wrong_byte_in_a_small_png_is_seen(at: int) -> None:
     data[at] ^= 0x5A
     with pytest.raises((CorruptImageError, TooLargeError)):
         decode(bytes(data), AS_IT_IS)
-
-
-# -- what cannot be read --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\0" * 100,
-        b"hello",
-        b"<!DOCTYPE html><html><body>404</body></html>",
-        b"\xef\xbb\xbf\n <html>",
-        b"RIFF\0\0\0\0WAVE",
-        saved(picture(), "PPM"),
-        saved(picture(), "ICO"),
-        saved(picture(), "TGA"),
-        saved(picture(), "EPS"),
-    ],
-    ids=["empty", "zeros", "text", "html", "html with a mark", "wav", "ppm", "ico", "tga", "eps"],
-)
-def test_what_is_no_image_of_a_supported_format_is_unsupported(data: bytes) -> None:
-    with pytest.raises(UnsupportedFormatError):
-        decode(data, AS_IT_IS)
-
-
-def test_a_web_page_is_named_as_what_it_is() -> None:
-    with pytest.raises(UnsupportedFormatError, match="HTML"):
-        decode(b"<html>Not found</html>", AS_IT_IS)
-
-
-def test_colours_that_cannot_be_converted_are_unsupported() -> None:
-    with pytest.raises(UnsupportedFormatError, match="LAB"):
-        decode(saved(Image.new("LAB", (SIDE, SIDE)), "TIFF"), AS_IT_IS)
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_truncated_file_is_corrupt(kind: str, share: float) -> None:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
-    data = saved(noise, kind)
-    with pytest.raises(CorruptImageError):
-        decode(data[: int(len(data) * share)], AS_IT_IS)
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_nothing_but_the_first_bytes_is_corrupt(kind: str) -> None:
-    with pytest.raises(CorruptImageError):
-        decode(saved(picture(), kind)[:12], AS_IT_IS)
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_more_pixels_than_the_limit_are_too_large(kind: str) -> None:
-    data = saved(picture(), kind)
-    with pytest.raises(TooLargeError, match=r"24 x 24 pixels; at most 575 are allowed"):
-        decode(data, AS_IT_IS, DecodeLimits(max_pixels=SIDE * SIDE - 1))
-    decode(data, AS_IT_IS, DecodeLimits(max_pixels=SIDE * SIDE))
-
-
-def test_a_bomb_is_too_large_by_its_header_alone() -> None:
-    bombs = [
-        png((60_000, 60_000, 8, 2, 0), b""),
-        b"GIF89a"
-        + struct.pack("<HHBBB", 60_000, 60_000, 0, 0, 0)
-        + b","
-        + struct.pack("<HHHHB", 0, 0, 9, 9, 0)
-        + b"\x02",
-        b"BM" + struct.pack("<IHHI", 99, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, *[0] * 6),
-        b"RIFF\0\x01\0\0WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\xff\xff" * 2,
-    ]
-    for bomb in bombs:
-        with pytest.raises(TooLargeError):
-            decode(bomb, AS_IT_IS)
-
-
-@pytest.mark.parametrize("lossless", [False, True])
-def test_a_webp_is_measured_before_its_decoder_takes_memory(lossless: bool) -> None:
-    data = saved(picture(), "WEBP", lossless=lossless)
-    with pytest.raises(TooLargeError):
-        decode(data, AS_IT_IS, DecodeLimits(max_pixels=SIDE * SIDE - 1))
-    assert decode(data, AS_IT_IS, DecodeLimits(max_pixels=SIDE * SIDE)).shape == (SIDE, SIDE, 3)
-
-
-def test_an_operator_may_allow_more_pixels_than_pillow_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    data = saved(picture(), "GIF")
-    assert decode(data, AS_IT_IS, DecodeLimits(max_pixels=SIDE * SIDE)).shape == (SIDE, SIDE, 3)
-
-
-def test_the_default_limit_is_where_pillow_begins_to_warn() -> None:
-    assert MAX_PIXELS == 1024 * 1024 * 1024 // 4 // 3
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("damage", [slice(20), slice(28, None), slice(30, 40)], ids=["cut", "header only", "smeared"])
-def test_a_message_is_one_printable_line_without_paths(kind: str, damage: slice) -> None:
-    data = bytearray(saved(picture("RGB", (90, 90)), kind))
-    data[damage] = b"\r\n\x1b[31m" if damage.start else data[damage]
-    with pytest.raises(ItemError) as raised:
-        decode(bytes(data[:60]), AS_IT_IS)
-    message = raised.value.message
-    assert message.isprintable()
-    assert len(message) < 200
-    assert not any(word in message for word in ("/", "0x", "<"))
