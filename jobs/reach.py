@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from jobs.errors import ItemError
+from jobs.guard import Guard, Target
 
 __all__ = ["Reach", "beyond", "common_reach"]
 
@@ -71,7 +73,7 @@ def _sign(path: str) -> tuple[str, int, int, int] | None:
 def common_reach(reaches: Iterable[Reach]) -> Callable[[str], bool]:
     """Says of a reference whether every one of these workers can read it; of none of them, never.
 
-    The rules are those of the workers (``worker/guard.py``, ``worker/stores.py``, ``worker/roots.py``), but for what
+    The rules are those of the workers (``jobs/guard.py``, ``worker/stores.py``, ``worker/roots.py``), but for what
     only they can know: the addresses of a host's name, and files that are links in a folder (see :func:`beyond`).
     """
     kinds = {(frozenset(reach.folders()), reach.url_hosts) for reach in reaches}
@@ -119,25 +121,17 @@ def _objects_of(hosts: Sequence[str]) -> Callable[[str], bool]:
 
 
 def _urls_of(hosts: Sequence[str]) -> Callable[[str], bool]:
-    entries = {_ascii(host.strip()) for host in hosts if "://" not in host}
-    exact = {entry for entry in entries if not entry.startswith("*")}
-    below = tuple(entry[1:] for entry in entries if entry.startswith("*."))
+    guard = Guard([host for host in hosts if "://" not in host])
 
     @lru_cache(maxsize=4096)
     def is_allowed(origin: str) -> bool:
         try:
-            parts = urlsplit(origin)
-            host, port = _ascii((parts.hostname or "").rstrip(".")), parts.port
-        except ValueError:
+            target = Target.of(origin)
+            guard.check_host(target)
+            guard.check_addresses(target, [target.host] if _is_address(target.host) else [])
+        except ItemError:
             return False
-        usual = {"http": 80, "https": 443}[parts.scheme]
-        bare = f"[{host}]" if ":" in host else host
-        if not host or "@" in parts.netloc:
-            return False
-        if f"{bare}:{usual if port is None else port}" in exact:
-            return True
-        allowed = "*" in entries or bare in exact or host.endswith(below)
-        return port in (None, usual) and allowed and not _is_private(host)
+        return True
 
     def readable(ref: str) -> bool:
         origin = _ORIGIN.match(ref)
@@ -146,14 +140,9 @@ def _urls_of(hosts: Sequence[str]) -> Callable[[str], bool]:
     return readable
 
 
-def _ascii(host: str) -> str:
-    """A host's name as it is asked for; raises :class:`UnicodeError` where it is none."""
-    return host.encode("idna").decode("ascii").lower()
-
-
-def _is_private(host: str) -> bool:
-    """True for an address, not a name, that cannot be reached from anywhere."""
+def _is_address(host: str) -> bool:
     try:
-        return not ipaddress.ip_address(host).is_global
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jobs.asking import retry
 from jobs.errors import InvalidItemError, NotFoundError, TooLargeError
+from jobs.guard import Guard
 from jobs.items import UNCARRIABLE
-from worker.guard import Guard
 from worker.roots import Roots
 from worker.stores import Stores
 from worker.urls import Resolve, Urls, resolve
@@ -26,7 +26,7 @@ class Fetcher:
     """Fetches the images of one process; its threads may share it.
 
     ``file_roots`` are folders that may be read; ``url_hosts`` are hosts that may be asked, see
-    :class:`worker.guard.Guard`, and buckets (``s3://photos``), see :class:`worker.stores.Stores`; none of either allows
+    :class:`jobs.guard.Guard`, and buckets (``s3://photos``), see :class:`worker.stores.Stores`; none of either allows
     nothing. ``timeout_s`` is the longest wait for one URL, retries included. ``blobs`` gives the bytes of a ``blob:``
     reference, or ``None``. Raises :class:`~jobs.errors.UsageError` where a host cannot be one.
     """

@@ -27,7 +27,7 @@ from jobs.errors import (
     NotFoundError,
     TooLargeError,
 )
-from worker.guard import DEFAULT_PORTS, Guard, Target
+from jobs.guard import DEFAULT_PORTS, Guard, Target
 
 __all__ = ["Resolve", "Urls", "resolve"]
 

@@ -25,14 +25,13 @@ from jobs.errors import (
     NotFoundError,
     TooLargeError,
 )
+from jobs.guard import SENT_AS_IS
 from producer.sources.openers import file_system, is_url, store_errors
 
 __all__ = ["read_bytes"]
 
 #: Seconds that one read over the network may take.
 TIMEOUT_S = 30.0
-#: Characters of a path or query that are sent as they are; all others are percent-encoded.
-_SENT_AS_IS = "%/:=&?~+!$,;'@()*[]"
 
 
 def read_bytes(ref: str, *, max_bytes: int) -> bytes:
@@ -102,7 +101,7 @@ def _sendable(url: str) -> str:
         raise ValueError("no host")
     host, colon, port = parts.netloc.rpartition(":") if parts.port is not None else (parts.netloc, "", "")
     netloc = host.encode("idna").decode("ascii") + colon + port
-    path, query = quote(parts.path, safe=_SENT_AS_IS), quote(parts.query, safe=_SENT_AS_IS)
+    path, query = quote(parts.path, safe=SENT_AS_IS), quote(parts.query, safe=SENT_AS_IS)
     return urlunsplit((parts.scheme, netloc, path, query, ""))
 
 

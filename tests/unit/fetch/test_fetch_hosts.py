@@ -20,9 +20,9 @@ from jobs.errors import (
     ItemError,
     NotFoundError,
 )
+from jobs.guard import Guard, Target, is_public
 from tests.support.image_server import IMAGE, SHORT_S, Make, Server, fails
 from worker.fetch import Fetcher
-from worker.guard import Guard, Target, is_public
 
 TLS = Path(__file__).parents[2] / "data" / "tls"
 

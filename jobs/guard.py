@@ -1,4 +1,7 @@
-"""Which hosts and addresses a worker may fetch from. Whoever can send a job must not reach what only the worker can."""
+"""Which hosts and addresses a worker may fetch from. Whoever can send a job must not reach what only the worker can.
+
+A producer asks the same rules which URLs it can leave to the workers, see :mod:`jobs.reach`.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from urllib.parse import quote, urlsplit
 
 from jobs.errors import ForbiddenError, InvalidItemError, UsageError
 
-__all__ = ["DEFAULT_PORTS", "Guard", "Target", "is_public"]
+__all__ = ["DEFAULT_PORTS", "SENT_AS_IS", "Guard", "Target", "is_public"]
 
 HOST_FORBIDDEN = "this host is not one that workers may fetch from (LABELMILL_URL_HOSTS)"
 ADDRESS_FORBIDDEN = "this host has an address that is not public"
 #: Ports that need not be named.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 #: Characters of a path or query that are sent as they are; all others are percent-encoded.
-_SENT_AS_IS = "%/:=&?~+!$,;'@()*[]"
+SENT_AS_IS = "%/:=&?~+!$,;'@()*[]"
 #: IPv6 networks whose last 32 bits are an IPv4 address: mapped, compatible, NAT64.
 _CARRIERS = tuple(ipaddress.IPv6Network(n) for n in ("::ffff:0:0/96", "::/96", "64:ff9b::/96"))
 
@@ -45,9 +48,9 @@ class Target:
             raise InvalidItemError("this is not a valid http or https URL")
         if "@" in parts.netloc:
             raise InvalidItemError("a URL must not carry a user name or a password")
-        path = quote(parts.path or "/", safe=_SENT_AS_IS)
+        path = quote(parts.path or "/", safe=SENT_AS_IS)
         if parts.query:
-            path += "?" + quote(parts.query, safe=_SENT_AS_IS)
+            path += "?" + quote(parts.query, safe=SENT_AS_IS)
         return cls(parts.scheme, host, DEFAULT_PORTS[parts.scheme] if port is None else port, path)
 
 
