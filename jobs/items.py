@@ -38,7 +38,6 @@ __all__ = [
     "decode_outcomes",
     "encode_chunk",
     "encode_failure",
-    "encode_item",
     "encode_success",
     "label_objects",
 ]
@@ -119,11 +118,6 @@ class Result(NamedTuple):
         return line
 
 
-def encode_item(item: Item, base: str) -> bytes:
-    """One line: a bare id where the reference is ``base/id``, else a list."""
-    return orjson.dumps(_line(item, f"{base}/" if base else ""))
-
-
 def encode_chunk(items: Sequence[Item], *, base: str = "", sent_ms: int = 0) -> bytes:
     """The payload of a chunk whose items can be carried, see :func:`check_items`."""
     begin = f"{base}/" if base else ""
@@ -148,6 +142,7 @@ def check_items(items: Sequence[Item]) -> None:
 
 
 def _line(item: Item, begin: str) -> Any:
+    """A bare id where the reference is ``begin + id``, else a list."""
     custom_id, ref, fields = item
     if fields is not None:
         return [custom_id, ref, fields]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 
@@ -13,16 +13,12 @@ from jobs.items import decode_chunk
 from jobs.ledger import Ledger
 from producer.sources import Picture, Source, located
 
-__all__ = ["IdSet", "NoImagesError", "check_ids", "missing", "sent_ids", "temporary_database"]
+__all__ = ["IdSet", "check_ids", "missing", "sent_ids", "temporary_database"]
 
 #: Rows written at a time.
 BATCH = 10_000
 #: Repeated custom_ids that are looked at to name one with both its places.
 REPEATS = 1000
-
-
-class NoImagesError(SourceError):
-    """no images found"""
 
 
 def temporary_database() -> sqlite3.Connection:
@@ -58,14 +54,16 @@ class IdSet:
         self._db.close()
 
 
-def check_ids(source: Source) -> None:
+def check_ids(source: Source, names: Sequence[str] = ()) -> None:
     """Nothing is sent of a source that is empty or has a custom_id twice: a :class:`SourceError` says where.
+
+    ``names`` are what the user called it.
 
     A source whose ids cannot repeat is only asked for its first image. The others are gone through once, without
     reading an image; only a number for each id is kept, on disk.
     """
     if next(located(source), None) is None:
-        raise NoImagesError()
+        raise SourceError(f"no images found in {', '.join(names)}" if names else "no images found")
     if source.unique:
         return
     repeated = _repeated(custom_id for custom_id, _ in located(source))

@@ -23,7 +23,7 @@ from jobs.settings import DEFAULT_MODEL, MODEL_SUFFIXES, Settings
 from producer.client import Job, Labelmill
 from producer.commands.options import positive
 from producer.embedded import Embedded
-from producer.ids import NoImagesError, check_ids
+from producer.ids import check_ids
 from producer.outputs import FORMATS, Writer, format_of, open_target, open_writer
 from producer.outputs.table import TableWriter
 from producer.progress import Watch
@@ -65,10 +65,7 @@ def run(args: argparse.Namespace) -> int:
     watch = Watch(Console(stderr=True))
     reach = _Reach()
     source = open_source(args.names, readable=reach, on_bad=lambda place, why: watch.note(f"{place}: {why}: left out"))
-    try:
-        check_ids(source)
-    except NoImagesError:
-        raise NoImagesError(f"no images found in {', '.join(args.names)}") from None
+    check_ids(source, args.names)
     format = args.format or (args.output and format_of(args.output)) or "table"
     if format == "parquet" and args.output is None and sys.stdout.isatty():
         raise UsageError("Parquet is binary: name a file with --output")

@@ -11,7 +11,7 @@ from jobs.settings import DEFAULT_MODEL
 from producer.client import Labelmill
 from producer.commands.display import errors_console, job_object, print_json
 from producer.commands.options import add_broker, add_json, connect, duration, examples, job_id, pair, positive, webhook
-from producer.ids import NoImagesError, check_ids
+from producer.ids import check_ids
 from producer.job import Job
 from producer.progress import Watch
 from producer.sending import Sender
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     )
     again = bool(args.job_id and client.is_sealed(args.job_id))
     if not again:
-        _check_ids(source, args.sources)
+        check_ids(source, args.sources)
     job = _open(client, args, model, digest)
     if again:
         watch.note(f"job {job.id} is there already: nothing is sent")
@@ -108,13 +108,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**job_object(status), "sent": sender.sent, "bad_lines": bad_lines.count})
     return EXIT_FAILED_ITEMS if args.strict and status.request_counts["failed"] else 0
-
-
-def _check_ids(source: Source, names: list[str]) -> None:
-    try:
-        check_ids(source)
-    except NoImagesError:
-        raise NoImagesError(f"no images found in {', '.join(names)}") from None
 
 
 class _BadLines:

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import Celery
 
+from jobs.cores import CGROUP
 from jobs.ledger import Ledger
 from jobs.registry import WorkerInfo
 from jobs.settings import Settings
@@ -45,7 +46,7 @@ class Patient:
     #: Where packages are looked for, and the roots of the two virtual file systems that are read.
     site: Sequence[str] = field(default_factory=lambda: list(sys.path))
     proc: Path = Path("/proc")
-    cgroup: Path = Path("/sys/fs/cgroup")
+    cgroup: Path = CGROUP
 
     def package(self, name: str) -> importlib.metadata.Distribution | None:
         """An installed package, None where it is not there."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from pathlib import Path
 
 from jobs.errors import SourceError
 from jobs.items import MAX_ID_CHARS, UNCARRIABLE, Item
@@ -47,11 +46,6 @@ class Files:
         #: Only patterns can name a file twice; folders that do are refused.
         self.unique = len(roots) == 1 or not any(root.pattern for root in roots)
         self._roots = [_Root("" if alone else root.name.lstrip("/"), root.path, root.pattern) for root in roots]
-
-    @property
-    def roots(self) -> tuple[Path, ...]:
-        """What workers must be allowed to read."""
-        return tuple(Path(root.path) for root in self._roots)
 
     def ids(self) -> Iterator[tuple[str, str]]:
         """Each custom_id with the file's path."""

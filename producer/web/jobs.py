@@ -103,7 +103,7 @@ class _Maker:
         self.service = service
         self.bodies = bodies
         self.settings = service.settings
-        self.unfinished = Unfinished(service.settings.key_prefix)
+        self.unfinished = Unfinished()
 
     def create(self) -> Response:
         """The answer to ``POST /v1/jobs``: 201 when every image is in the ledger, 200 for a repeat."""
@@ -140,7 +140,11 @@ class _Maker:
         return job_id, new, True
 
     def _send(self, order: Order, model: str, job_id: str, *, repeatable: bool) -> Job:
-        """Put every image into the ledger; what cannot be finished and cannot be repeated is deleted again."""
+        """Put every image into the ledger.
+
+        Where that fails, the job is deleted again, unless a repeat of the request can go on with it. Raises
+        :class:`Problem`, 503 where there was no room in time, and whatever reading the images raises.
+        """
         job = self.service.client.open(
             model,
             job_id=job_id,

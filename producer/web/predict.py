@@ -11,11 +11,12 @@ from producer.web.bodies import Bodies
 from producer.web.guards import Slots
 from producer.web.names import clean_name
 from producer.web.problems import Problem, item_status
+from producer.web.queries import digits
 from producer.web.replies import json_reply
 from producer.web.service import Service
 from producer.web.singles import Answer
 
-__all__ = ["MAX_TOP_K", "blueprint", "check_backlog", "digits", "failure"]
+__all__ = ["MAX_TOP_K", "blueprint", "check_backlog", "failure"]
 
 #: Labels that one answer carries at the most.
 MAX_TOP_K = 1000
@@ -95,8 +96,3 @@ def top_k_of(text: str | None) -> int:
     if number is None or not 1 <= number <= MAX_TOP_K:
         raise Problem(422, "bad_top_k", f"top_k must be 1 to {MAX_TOP_K}")
     return number
-
-
-def digits(text: str) -> int | None:
-    """A whole number of at most 19 digits, as a sender writes it; None where it is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None

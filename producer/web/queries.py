@@ -6,7 +6,7 @@ from flask import request
 
 from producer.web.problems import Problem
 
-__all__ = ["PARAMETERS", "flag", "number", "refuse_unknown"]
+__all__ = ["PARAMETERS", "digits", "flag", "number", "refuse_unknown"]
 
 
 #: The parameters of each call that has some; /openapi.json says the same.
@@ -46,6 +46,12 @@ def number(name: str, most: int) -> int | None:
     text = request.args.get(name)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 12 or not 1 <= int(text) <= most:
+    found = digits(text)
+    if found is None or not 1 <= found <= most:
         raise Problem(422, "bad_parameter", f"{name} must be 1 to {most}")
-    return int(text)
+    return found
+
+
+def digits(text: str) -> int | None:
+    """A whole number of at most 19 digits, as a sender writes it; None where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None

@@ -15,8 +15,9 @@ from typing import Any
 
 import orjson
 
-from producer.web.predict import MAX_TOP_K, digits
+from producer.web.predict import MAX_TOP_K
 from producer.web.problems import Problem
+from producer.web.queries import digits
 
 __all__ = ["INPUTS", "MAX_IMAGES", "OUTPUTS", "Call", "Reply", "reply", "split"]
 

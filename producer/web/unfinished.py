@@ -27,14 +27,13 @@ LOOK_S, GRACE_S = 2.0, 1.5 * LAPSE_S
 class Unfinished:
     """The marks of one gateway process; safe for threads."""
 
-    def __init__(self, prefix: str) -> None:
-        self._key = f"{prefix}web:unfinished"
+    def __init__(self) -> None:
         self._next_look = 0.0
 
     @contextmanager
     def marked(self, ledger: Ledger, job: str) -> Iterator[None]:
         """Mark a job while the block runs. The mark stays where Redis has gone: then the job is looked at later."""
-        ledger.redis.zadd(self._key, {job: time.time()})
+        ledger.redis.zadd(_marks(ledger), {job: time.time()})
         try:
             yield
         except GONE:
@@ -49,7 +48,7 @@ class Unfinished:
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + LOOK_S
-        old = cast("list[bytes]", ledger.redis.zrangebyscore(self._key, "-inf", time.time() - GRACE_S))
+        old = cast("list[bytes]", ledger.redis.zrangebyscore(_marks(ledger), "-inf", time.time() - GRACE_S))
         for job in old:
             self._close(ledger, job.decode())
 
@@ -64,4 +63,9 @@ class Unfinished:
 
     def _unmark(self, ledger: Ledger, job: str) -> None:
         with suppress(*GONE):  # a mark too many does no harm: the next sweep finds the job complete
-            ledger.redis.zrem(self._key, job)
+            ledger.redis.zrem(_marks(ledger), job)
+
+
+def _marks(ledger: Ledger) -> str:
+    """The set of them, each with the time it was made."""
+    return f"{ledger.prefix}web:unfinished"

@@ -41,7 +41,7 @@ def is_there(ledger: Ledger, job: str) -> bool:
 
 def test_what_nobody_sends_any_more_is_deleted_and_its_sender_cannot_complete_it(ledger: Ledger) -> None:
     job = left_behind(ledger, "job-left")
-    Unfinished("lm:").sweep(ledger)
+    Unfinished().sweep(ledger)
     assert not is_there(ledger, job)
     with pytest.raises(JobError):
         ledger.seal(job, writer="gateway")
@@ -55,7 +55,7 @@ def test_what_is_complete_is_sent_still_or_is_young_stays(ledger: Ledger) -> Non
     lock = SendLock(ledger, sent)
     assert lock.acquire()
     with lock.held():
-        Unfinished("lm:").sweep(ledger)
+        Unfinished().sweep(ledger)
     assert all(is_there(ledger, job) for job in (complete, young, sent))
     assert set(ledger.redis.zrange(MARKS, 0, -1)) == {young.encode(), sent.encode()}
 
