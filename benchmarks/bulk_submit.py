@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
-import signal
 import statistics
 import subprocess
 import sys
@@ -22,17 +20,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import redis
-from redis.exceptions import RedisError
-
+from benchmarks.stack import running, running_redis, timed, until, used_memory
 from jobs.items import Item
 from jobs.settings import Settings
 from producer.client import Labelmill
-from producer.embedded import redis_server
 from producer.sources import Manifest, Picture, Source
 
 #: Images of a ticket where no worker has said how fast it is: what a noop worker would get.
@@ -96,12 +90,13 @@ def sending(folder: Path, count: int) -> None:
         ("made as asked for", "made as asked for", "made as asked for"),
         ("text manifest, ids compared first", str(small), str(large)),
     ):
-        with running_redis(folder) as url:
+        with running_redis() as url:
             before = measured(few, url, 10_000)
-        with running_redis(folder) as url:
-            empty = used_memory(url)
+        with running_redis() as url:
+            client = Labelmill(url)
+            empty = used_memory(client)
             cost = measured(many, url, count)
-            bytes_each = (used_memory(url) - empty) / count
+            bytes_each = (used_memory(client) - empty) / count
         more = (cost["rss_kib"] - before["rss_kib"]) / 1024
         print(
             f"{name:<44}{count / cost['wall_s']:>12,.0f}{count / cost['cpu_s']:>12,.0f}"
@@ -120,23 +115,22 @@ def measured(source: str, url: str, count: int) -> dict[str, float]:
 def working(folder: Path, count: int) -> None:
     """The second part: a worker, and a backlog limit that the job is many times of."""
     limit = count // TIMES_LIMIT
-    with running_redis(folder) as url:
+    with running_redis() as url:
         client = Labelmill(settings=replace(Settings(), broker_url=url, backlog_limit=limit))
-        empty, peak = used_memory(url), Peak(client)
+        empty, peak = used_memory(client), Peak(client)
         job = client.open("noop", job_id="bench", top_k=5)
         sender = job.sender(chunk_size=CHUNK)
         with peak:
             sender.start(Synthetic(count), checked=True)
-            while not sender.waiting:
-                time.sleep(0.01)
-            with running_worker(url, folder):
-                while not client.models():
-                    time.sleep(0.01)
+            until(lambda: sender.waiting, "a deep backlog")
+            command = [sys.executable, "-m", "worker", "serve", "--model", "noop", "--concurrency", "1"]
+            with running(command, log=folder / "worker.log", env={"LABELMILL_BROKER_URL": url}):
+                until(client.models, "a worker")
                 started, before = time.perf_counter(), job.status().done
                 job.wait()
                 took = time.perf_counter() - started
                 assert sender.join(0.0)
-        stored = used_memory(url) - empty
+        stored = used_memory(client) - empty
         looks = [timed(job.status) for _ in range(LOOKS)]
         command = [sys.executable, "-m", "producer", "status", "bench", "--json", "--broker", url]
         whole = timed(lambda: subprocess.run(command, check=True, capture_output=True))
@@ -178,53 +172,6 @@ class Peak:
                 self.queued = max(self.queued, status.request_counts["queued"])
             sizes = [int(ledger.redis.memory_usage(key, samples=50) or 0) for key in keys]
             self.queue_bytes = max(self.queue_bytes, sum(sizes))
-
-
-def timed(call: object) -> float:
-    """Seconds of one call."""
-    assert callable(call)
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def used_memory(url: str) -> int:
-    """Bytes that Redis uses."""
-    with redis.Redis.from_url(url.replace("redis+socket", "unix")) as client:
-        return int(client.info("memory")["used_memory"])
-
-
-@contextmanager
-def running_redis(folder: Path) -> Iterator[str]:
-    """A Redis without persistence; gives its URL."""
-    socket = folder / "redis.sock"
-    command = [str(redis_server()), "--port", "0", "--unixsocket", str(socket), "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen([*command, "--dir", str(folder)], stdout=subprocess.DEVNULL)
-    try:
-        while True:
-            try:
-                redis.Redis(unix_socket_path=str(socket)).ping()
-                break
-            except RedisError:
-                time.sleep(0.01)
-        yield f"redis+socket://{socket}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextmanager
-def running_worker(url: str, folder: Path) -> Iterator[None]:
-    """A worker of noop with one process."""
-    env = {**os.environ, "LABELMILL_BROKER_URL": url}
-    command = [sys.executable, "-m", "worker", "serve", "--model", "noop", "--concurrency", "1"]
-    with (folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ class Goal:
     goal: float
     unit: str = ""
     at_most: bool = False
-    note: str = ""
 
     @property
     def met(self) -> bool:
@@ -43,7 +42,3 @@ class Contest:
     def ratio(self, name: str, to: str) -> float:
         """The median of the ratios within a round."""
         return statistics.median(a / b for a, b in zip(self.rates[name], self.rates[to], strict=True))
-
-    def median(self, name: str) -> float:
-        """Images/s."""
-        return statistics.median(self.rates[name])

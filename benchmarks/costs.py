@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -16,7 +15,7 @@ from benchmarks.bulk_submit import Synthetic
 from benchmarks.celery_apps import Calls
 from benchmarks.contest import Goal
 from benchmarks.images import make_images
-from benchmarks.stack import labelmill, running, running_redis, until
+from benchmarks.stack import labelmill, running, running_redis, timed, until, used_memory
 from jobs.items import Item
 from producer.client import Labelmill
 from producer.sources import Pictures
@@ -36,7 +35,7 @@ def latency(calls: int = 200) -> tuple[list[Goal], dict[str, list[float]]]:
         taken: dict[str, list[float]] = {"in process": [], "idle": [], "under load": []}
         for number in range(calls):
             path = paths[number % len(paths)]
-            taken["in process"].append(_timed(lambda path=path: alone(path)))  # type: ignore[misc]
+            taken["in process"].append(timed(lambda path=path: alone(path)))  # type: ignore[misc]
             taken["idle"].append(single.call(path))
         job = client.open(MODEL, job_id="load", top_k=5)
         sender = job.sender()
@@ -66,14 +65,14 @@ def redis_memory(count: int = 100_000) -> list[Goal]:
     with running_redis() as url:
         client = Labelmill(url)
         client.bell.ring("warm.bulk")
-        before = _used(client)
+        before = used_memory(client)
         client.submit(Synthetic(count), model="noop", chunk_size=32)
-        queued = (_used(client) - before) / count
+        queued = (used_memory(client) - before) / count
     folder = make_images("tiny", 20_000)
     with labelmill("cifar10-cnn") as client:
-        before = _used(client)
+        before = used_memory(client)
         client.submit(str(folder), model="cifar10-cnn", by="reference", chunk_size=32).wait()
-        stored = (_used(client) - before) / 20_000
+        stored = (used_memory(client) - before) / 20_000
     return [
         Goal("Redis for a queued image by reference", queued, 150, "bytes", at_most=True),
         Goal("Redis for a stored top-5 result", stored, 250, "bytes", at_most=True),
@@ -135,12 +134,6 @@ def _in_process(model: str) -> Callable[[str], object]:
     return classify
 
 
-def _timed(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
 def _p99(values: list[float]) -> float:
     return statistics.quantiles(values, n=100)[98]
 
@@ -152,8 +145,3 @@ def _chunk_seconds(client: Labelmill) -> float:
     until(lambda: job.status().done - first.done >= 100, "bulk work")
     rate = (job.status().done - first.done) / (time.perf_counter() - began)
     return job.status().request_counts["leased"] / rate  # what is in hand is one chunk for each process
-
-
-def _used(client: Labelmill) -> int:
-    info: Any = client.ledger.redis.info("memory")
-    return int(info["used_memory"])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.exceptions import RedisError
@@ -18,7 +19,7 @@ from redis.exceptions import RedisError
 from producer.client import Labelmill
 from producer.embedded import redis_server
 
-__all__ = ["labelmill", "running", "running_redis", "until"]
+__all__ = ["labelmill", "running", "running_redis", "timed", "until", "used_memory"]
 
 #: Seconds to wait for a process to be ready, or to end.
 PATIENCE_S = 120.0
@@ -56,14 +57,12 @@ def running(
 
 
 @contextmanager
-def labelmill(
-    model: str, *, concurrency: int | None = None, pool: str = "prefork", workers: int = 1
-) -> Iterator[Labelmill]:
+def labelmill(model: str, *, concurrency: int | None = None, workers: int = 1) -> Iterator[Labelmill]:
     """A Redis, workers of ours that are READY, and a client."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lm-bench-")))
         url = stack.enter_context(running_redis())
-        command = [sys.executable, "-m", "worker", "serve", "--model", model, "--pool", pool, "--log-level", "WARNING"]
+        command = [sys.executable, "-m", "worker", "serve", "--model", model, "--log-level", "WARNING"]
         command += ["--concurrency", str(concurrency or len(os.sched_getaffinity(0)))]
         env = {"LABELMILL_BROKER_URL": url, "LABELMILL_FILE_ROOTS": "/"}
         for number in range(workers):
@@ -82,6 +81,19 @@ def until(condition: Callable[[], object], what: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not ready after {PATIENCE_S:.0f} s")
         time.sleep(0.005)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def used_memory(client: Labelmill) -> int:
+    """Bytes that its Redis uses, as it says itself."""
+    info: Any = client.ledger.redis.info("memory")
+    return int(info["used_memory"])
 
 
 def _answers(socket: Path) -> bool:
