@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobs.lanes import TURN_S
 from jobs.settings import Settings
 
 _settings = Settings.from_env()
@@ -26,7 +27,7 @@ task_routes = ("jobs.lanes.route",)
 # Tickets carry nothing that could be lost, so they are acknowledged when they are taken (the default). A single image
 # is acknowledged when its answer is written; one that ends its process fails instead of ending the next one too.
 task_annotations = {
-    "labelmill.ticket": {"time_limit": _settings.chunk_time_limit_s},
+    "labelmill.ticket": {"time_limit": _settings.chunk_time_limit_s + TURN_S},
     "labelmill.classify": {
         "acks_late": True,
         "acks_on_failure_or_timeout": True,

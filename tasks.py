@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.signals import celeryd_init
 
-from jobs.tickets import TICKET_TASK
+from jobs.tickets import TICKET_TASK, Bell
 
 __all__ = ["app", "classify", "ticket"]
 
@@ -29,10 +29,10 @@ class _Ticket(Task):  # type: ignore[misc]
 
 @app.task(name=TICKET_TASK, base=_Ticket, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
 def ticket(self: Task, lane: str) -> None:
-    """Classify the next chunk of a lane, if there is one."""
+    """Classify chunks of a lane, while there are any and it is their turn."""
     from worker import service
 
-    service.serve_ticket(lane, token=self.request.id)
+    service.serve_ticket(lane, token=self.request.id, bell=Bell(app))
 
 
 @app.task(name="labelmill.classify", bind=True)  # type: ignore[untyped-decorator]

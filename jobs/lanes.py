@@ -12,10 +12,13 @@ from typing import Any
 
 from jobs.errors import UsageError
 
-__all__ = ["BULK_SHARE", "LaneCycle", "bulk", "check_model_name", "interactive", "route", "served_by"]
+__all__ = ["BULK_SHARE", "TURN_S", "LaneCycle", "bulk", "check_model_name", "interactive", "route", "served_by"]
 
 #: After this many interactive messages in a row, bulk goes first once: bulk is never starved.
 BULK_SHARE = 8
+#: Seconds after which a ticket's turn ends with the chunk it is at: then other queues are looked at again, and a worker
+#: that is asked to end has done so.
+TURN_S = 1.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: Hexadecimal digits of a digest in a queue's name.

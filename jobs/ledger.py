@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import orjson
 import redis
@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from jobs import sentinel
 from jobs.errors import BrokerUnavailableError, CrashedWorkerError, JobError, LabelmillError, UsageError
-from jobs.records import COUNTS, Claim, DeadLetter, Entry, JobRequest, JobStatus, positions
+from jobs.records import COUNTS, Claim, DeadLetter, Done, Entry, JobRequest, JobStatus, Next, Queued, positions
 from jobs.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ __all__ = [
     "JobStatus",
     "Ledger",
     "MissingBlobError",
+    "Next",
+    "Queued",
     "TakenError",
     "check_job_id",
     "connect",
@@ -140,15 +142,16 @@ class Ledger:
 
     def submit(
         self, job: str, number: int, payload: bytes, *, writer: str = "", blobs: Mapping[str, bytes] | None = None
-    ) -> int:
-        """Write chunk ``number`` (0, 1, 2, ...) of a job; returns how many of its items are queued now.
+    ) -> Queued:
+        """Write chunk ``number`` (0, 1, 2, ...) of a job; returns what of the job is queued now.
 
         A number that was accepted before is taken for a resend and changes nothing. ``blobs`` are the bytes that the
         chunk's ``blob:<sha256>`` references name; those that the job holds already may be left out.
         Raises :class:`MissingBlobError`, with nothing done, where that was wrong.
         """
         pairs = [part for pair in (blobs or {}).items() for part in pair]
-        return int(self._run("submit", job, number, payload, writer, *pairs))
+        items, chunks = self._run("submit", job, number, payload, writer, *pairs)
+        return Queued(int(items), int(chunks))
 
     def seal(self, job: str, *, writer: str = "", chunks: int = 0) -> None:
         """Say that no more items will come.
@@ -182,34 +185,31 @@ class Ledger:
         The same token gets the same chunk again, so that a call may be repeated after a lost answer.
         """
         answer = self._run("claim", lane, token, int(lease_s * 1000))
-        if answer is None:
-            return None
-        job, chunk, payload, top_k, crashes, cached, alone = answer
-        flags = cached == b"1", alone == b"1"
-        return Claim(job.decode(), chunk.decode(), token, payload, int(top_k), int(crashes), *flags)
+        return _claim(token, answer)
 
     def renew(self, tokens: Sequence[str], *, lease_s: float) -> list[str]:
         """Prolong leases; returns the tokens whose chunk was given to somebody else."""
         return [token.decode() for token in self._run("renew", int(lease_s * 1000), *tokens)] if tokens else []
 
-    def finish(
-        self,
-        claim: Claim,
-        *,
-        succeeded: int,
-        failed: int,
-        results: bytes,
-        digest: str,
-        cache_hits: int = 0,
-        postponed: Sequence[int] = (),
-    ) -> bool:
+    def finish(self, claim: Claim, **done: Unpack[Done]) -> bool:
         """Record the results of a chunk, once; False where the lease was lost: they are dropped and counted.
 
-        The same call again, after a lost answer, says True again. Items at the positions of ``postponed`` have no line
-        in ``results``: they wait again, unharmed, as a chunk of their own; at least one item must be done.
+        The same call again, after a lost answer, says True again.
         """
-        args = (claim.job, claim.chunk_id, claim.token, succeeded, failed, results, digest, cache_hits)
-        return bool(self._run("finish", *args, ",".join(map(str, postponed))))
+        return self.finish_and_claim(claim, None, **done)[0]
+
+    def finish_and_claim(self, claim: Claim, then: Next | None, **done: Unpack[Done]) -> tuple[bool, Claim | None]:
+        """The same, and in the same step the next chunk under the same token.
+
+        There is none where nothing waits in that lane, or something waits on a queue that goes first.
+        """
+        args: tuple[Any, ...] = (claim.job, claim.chunk_id, claim.token, done["succeeded"], done["failed"])
+        args += (done["results"], done["digest"], done.get("cache_hits", 0))
+        args += (",".join(map(str, done.get("postponed", ()))),)
+        if then:
+            args += (then.lane, int(then.lease_s * 1000), *then.unless)
+        recorded, answer = self._run("finish", *args)
+        return bool(recorded), _claim(claim.token, answer)
 
     def release(self, token: str) -> str:
         """Give a chunk back unharmed; returns the lane that waits for a new ticket, "" where nothing was held."""
@@ -364,6 +364,14 @@ class Ledger:
             if refusal:
                 raise BrokerUnavailableError(f"Redis refuses to write ({refusal[0]})") from exc
             raise
+
+
+def _claim(token: str, answer: list[Any] | None) -> Claim | None:
+    if answer is None:
+        return None
+    job, chunk, payload, top_k, crashes, cached, alone, *more = answer
+    flags = cached == b"1", alone == b"1"
+    return Claim(job.decode(), chunk.decode(), token, payload, int(top_k), int(crashes), *flags, *map(int, more))
 
 
 def _entry(entry: bytes, fields: Mapping[bytes, bytes]) -> Entry:

@@ -1,9 +1,9 @@
 """The reconciler: takes back what silent workers held, and rings again for tickets that got lost.
 
 It runs in every worker and in every waiting producer; one at a time is elected by a key in Redis. All tickets of a
-lane are equal (:mod:`jobs.tickets`), so what got lost is a matter of counting: chunks that wait in the ledger less
-tickets that wait in the queue. A ticket in somebody's hands looks lost for a moment, so a difference counts only
-when it was there a sweep ago too; rung once too often, it costs nothing.
+lane are equal (:mod:`jobs.tickets`), so what got lost is a matter of counting: chunks that wait in the ledger, as far
+as they need tickets, less tickets that wait in the queue. A ticket in somebody's hands looks lost for a moment, so a
+difference counts only when it was there a sweep ago too; rung once too often, it costs nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import uuid
 
 from jobs.ledger import Ledger
-from jobs.tickets import Bell
+from jobs.tickets import ENOUGH, Bell
 from jobs.ticking import Ticking
 
 __all__ = ["Reconciler"]
@@ -39,12 +39,13 @@ class Reconciler(Ticking):
         recovered, queued = self.ledger.sweep()
         if recovered:
             log.warning("took back %d chunks of silent workers", recovered)
-        for lane in (lane for lane, n in queued.items() if n == 0):
-            # of a job that was cancelled or expired; a chunk that came just now is missed, and rung
-            self.bell.clear(lane)
-        missing = {lane: n - self.bell.waiting(lane) for lane, n in queued.items() if n}
+        missing: dict[str, int] = {}
         rung = 0
-        for lane, now in missing.items():
+        for lane, chunks in queued.items():
+            if not chunks:  # of a job that was cancelled or expired; a chunk that came just now is missed, and rung
+                self.bell.clear(lane)
+                continue
+            missing[lane] = now = min(chunks, ENOUGH) - self.bell.waiting(lane)
             lost = now if recovered else min(now, self._missing.get(lane, 0))
             if lost > 0:
                 self.bell.ring(lane, lost)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple, NotRequired, TypedDict
 
 import orjson
 
 from jobs import lanes
 from jobs.items import Chunk, Item, decode_chunk
 
-__all__ = ["COUNTS", "Claim", "DeadLetter", "Entry", "JobRequest", "JobStatus", "positions"]
+__all__ = ["COUNTS", "Claim", "DeadLetter", "Done", "Entry", "JobRequest", "JobStatus", "Next", "Queued", "positions"]
 
 #: The counts of a job; but for ``total`` they always add up to ``total``.
 COUNTS = ("total", "queued", "leased", "succeeded", "failed", "cancelled", "expired")
@@ -109,12 +110,44 @@ class JobStatus:
         )
 
 
+class Queued(NamedTuple):
+    """What of a job waits to be claimed."""
+
+    items: int
+    chunks: int
+
+
+class Done(TypedDict):
+    """What was made of a chunk: ``results`` are one line for each item that is done.
+
+    Items at the positions of ``postponed`` have none: they wait again, unharmed, as a chunk of their own; at least one
+    item must be done.
+    """
+
+    succeeded: int
+    failed: int
+    results: bytes
+    digest: str
+    cache_hits: NotRequired[int]
+    postponed: NotRequired[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Next:
+    """A claim that is part of a finish: of which lane, for how long, and the broker's queues that must be empty."""
+
+    lane: str
+    lease_s: float
+    unless: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Claim:
     """A chunk under a lease.
 
     ``crashes`` is how often a worker died with it before; ``alone``: it came out of quarantine, and the next one of
-    its lane waits until this one is done.
+    its lane waits until this one is done. ``more``: chunks that wait behind it, counted up to a few dozen where the
+    claim was a ticket's first.
     """
 
     job: str
@@ -125,6 +158,7 @@ class Claim:
     crashes: int = 0
     cache: bool = False
     alone: bool = False
+    more: int = 0
 
     @cached_property
     def chunk(self) -> Chunk:

@@ -219,6 +219,13 @@ class Settings:
         return re.sub(r"^unix://", "redis+socket://", self.ledger_url or self.broker_url)
 
     @property
+    def one_redis(self) -> bool:
+        """Whether the broker's queues and the ledger are in the same database of the same Redis."""
+        return not self.broker_url.startswith(("amqp", "pyamqp")) and self.result_backend_url == re.sub(
+            r"^unix://", "redis+socket://", self.broker_url
+        )
+
+    @property
     def models(self) -> tuple[str, ...]:
         """Model names or files that a worker serves; a file may have a comma in its name."""
         return (self.model,) if Path(self.model).is_file() else parse_names(self.model)

@@ -1,12 +1,14 @@
-"""Tickets: the Celery messages that tell a worker that a lane has a chunk for it.
+"""Tickets: the Celery messages that tell a worker that a lane has chunks for it.
 
-A ticket names its lane and no chunk: whoever takes it claims the next chunk of that lane in the ledger. So all
-tickets of a lane are equal, a lost one is seen by counting, and one too many finds nothing and costs nothing.
+A ticket names its lane and no chunk: whoever takes it has a turn there, and claims one chunk after the other in the
+ledger until its time is up, nothing is left, or something else waits that goes first. So all tickets of a lane are
+equal, a lost one is seen by counting, one too many finds nothing and costs nothing, and a few are enough: whoever
+takes one while chunks wait sees to it that others find one, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +19,12 @@ from redis.exceptions import RedisError
 
 from jobs.errors import BrokerUnavailableError
 
-__all__ = ["TICKET_TASK", "Bell"]
+__all__ = ["ENOUGH", "TICKET_TASK", "Bell"]
 
 TICKET_TASK = "labelmill.ticket"
+#: Tickets of one lane that need to wait at most. With whoever takes one putting another there, a fleet of any size is
+#: busy after a few rounds.
+ENOUGH = 16
 #: Tickets that one call publishes at most, so that a sweep stays short.
 MAX_BURST = 500
 #: AMQP's reply code for a queue that is not there.
@@ -38,26 +43,33 @@ class Bell:
             for _ in range(min(times, MAX_BURST)):
                 self.app.send_task(TICKET_TASK, (lane,), queue=lane, producer=producer, ignore_result=True)
 
+    def top_up(self, lane: str, chunks: int) -> int:
+        """Publish the tickets that are lacking for ``chunks`` that wait, :data:`ENOUGH` at most; returns how many.
+
+        Raises :class:`BrokerUnavailableError`.
+        """
+        missing = max(0, min(chunks, ENOUGH) - self.waiting(lane))
+        if missing:
+            self.ring(lane, missing)
+        return missing
+
     def waiting(self, lane: str) -> int:
         """How many tickets wait on a lane; one round trip. Raises :class:`BrokerUnavailableError`."""
-        with self._producer() as producer:
-            try:
-                return int(producer.channel.queue_declare(queue=lane, passive=True).message_count)
-            except ChannelError as exc:
-                if int(exc.reply_code or 0) == _NOT_FOUND:  # an empty queue does not exist on Redis
-                    return 0
-                raise
+        return self._count(lambda channel: channel.queue_declare(queue=lane, passive=True).message_count)
 
     def clear(self, lane: str) -> int:
         """Take away every ticket of a lane; returns how many. Only where nothing waits for them in the ledger.
 
         Raises :class:`BrokerUnavailableError`.
         """
+        return self._count(lambda channel: channel.queue_purge(lane))
+
+    def _count(self, ask: Callable[[Any], int | None]) -> int:
         with self._producer() as producer:
             try:
-                return int(producer.channel.queue_purge(lane) or 0)
+                return int(ask(producer.channel) or 0)
             except ChannelError as exc:
-                if int(exc.reply_code or 0) == _NOT_FOUND:
+                if int(exc.reply_code or 0) == _NOT_FOUND:  # an empty queue does not exist on Redis
                     return 0
                 raise
 

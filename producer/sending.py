@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from jobs.backlog import measured_rate
 from jobs.errors import JobError, LabelmillError
 from jobs.items import Item, check_items, encode_chunk
-from jobs.ledger import JobStatus, MissingBlobError, TakenError
+from jobs.ledger import JobStatus, MissingBlobError, Queued, TakenError
+from jobs.tickets import ENOUGH
 from producer.ids import check_ids, missing, sent_ids
 from producer.lock import SendLock
 from producer.sources import Picture, Source, Upload
@@ -190,14 +191,15 @@ class Sender:
         return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, round(CHUNK_S * rate)))
 
     def _write(self, number: int, chunk: _Chunk, base: str, lane: str, writer: str) -> int:
-        """Into the ledger, then the ticket; returns how many items of the job are queued."""
+        """Into the ledger, then the ticket where one is lacking; returns how many items of the job are queued."""
         check_items(chunk.items)
         payload = encode_chunk(chunk.items, base=base, sent_ms=int(time.time() * 1000))
         queued = self._client.patience(lambda: self._submit(number, payload, chunk.blobs, writer))
-        self._client.patience(lambda: self._client.bell.ring(lane))
-        return queued
+        if queued.chunks <= ENOUGH:
+            self._client.patience(lambda: self._client.bell.top_up(lane, queued.chunks))
+        return queued.items
 
-    def _submit(self, number: int, payload: bytes, blobs: dict[str, bytes], writer: str) -> int:
+    def _submit(self, number: int, payload: bytes, blobs: dict[str, bytes], writer: str) -> Queued:
         new = {digest: data for digest, data in blobs.items() if digest not in self._known}
         while True:
             try:

@@ -48,6 +48,7 @@ class LeaseKeeper(Ticking):
         self._note(token)
         with self._lock:
             self._held.add(token)
+            self._doubtful.discard(token)  # the same token may have held another chunk before
         try:
             yield
         finally:

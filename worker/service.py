@@ -13,6 +13,7 @@ from typing import Any
 from jobs import logs
 from jobs.content_cache import ContentCache
 from jobs.errors import (
+    BrokerUnavailableError,
     InvalidItemError,
     LabelmillError,
     ModelRunError,
@@ -21,7 +22,9 @@ from jobs.errors import (
     item_error,
 )
 from jobs.items import BROKEN, Item, decode_outcomes, label_objects
-from jobs.ledger import Claim
+from jobs.lanes import TURN_S
+from jobs.ledger import Claim, Next
+from jobs.tickets import Bell
 from worker.ahead import fetching_ahead
 from worker.cached import run_cached
 from worker.engine import ChunkResult, Engine
@@ -39,24 +42,46 @@ OWN_SHARE = 0.5
 BLOB = "blob:"
 
 
-def serve_ticket(lane: str, *, token: str) -> int:
-    """Take the next chunk of a lane and record its results; returns how many items it had, 0 where none waits."""
+def serve_ticket(lane: str, *, token: str, bell: Bell) -> int:
+    """A turn in a lane: claim one chunk after the other and record its results; returns how many images they had.
+
+    It ends when nothing waits there any more, after :data:`~jobs.lanes.TURN_S`, or when something waits on another
+    queue of this worker; other brokers than the ledger's Redis are not asked, and the turn ends with its first chunk.
+    """
     warm = current()
     engine = warm.engine_of_lane(lane)
+    images = 0
+    until = time.monotonic() + TURN_S
     claim = warm.patience(lambda: warm.ledger.claim(lane, token, lease_s=warm.settings.lease_s))
-    if claim is None:
-        return 0
-    with warm.keeper.hold(token), logs.about(claim.job, claim.chunk_id):
-        try:
-            _serve(warm, engine, claim)
-        except Exception as exc:  # whatever it is, it must not be lost with the chunk: bisection finds its item
-            log.exception("chunk %s of job %s failed", claim.chunk_id, claim.job)
-            error = exc if isinstance(exc, LabelmillError) else ModelRunError()
-            warm.patience(lambda: warm.ledger.crashed(token, error))
-    return len(claim.chunk.items)
+    while claim is not None:
+        images += len(claim.chunk.items)
+        with warm.keeper.hold(token), logs.about(claim.job, claim.chunk_id):
+            if claim.more:
+                _leave_tickets(bell, lane, claim.more)
+            claim = _attempt(warm, engine, claim, lane, until)
+    return images
 
 
-def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
+def _leave_tickets(bell: Bell, lane: str, chunks: int) -> None:
+    """For others, and for what remains after this turn."""
+    try:
+        bell.top_up(lane, chunks)
+    except BrokerUnavailableError as exc:  # the reconciler counts them
+        log.info("no tickets can be left on %s (%s)", lane, exc.message)
+
+
+def _attempt(warm: Warm, engine: Engine, claim: Claim, lane: str, until: float) -> Claim | None:
+    """Serve a chunk; returns the next one."""
+    try:
+        return _serve(warm, engine, claim, lane, until)
+    except Exception as exc:  # whatever it is, it must not be lost with the chunk: bisection finds its item
+        log.exception("chunk %s of job %s failed", claim.chunk_id, claim.job)
+        error = exc if isinstance(exc, LabelmillError) else ModelRunError()
+        warm.patience(lambda: warm.ledger.crashed(claim.token, error))
+        return None
+
+
+def _serve(warm: Warm, engine: Engine, claim: Claim, lane: str, until: float) -> Claim | None:
     chunk, model = claim.chunk, engine.runtime.card.name
     if chunk.sent_ms:
         warm.meter.queued(model, time.time() - chunk.sent_ms / 1000)
@@ -64,9 +89,12 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
     done, postponed = split_postponed(done)
     warm.computed(model, "bulk", done)
     began = time.perf_counter()
-    recorded = warm.patience(
-        lambda: warm.ledger.finish(
+    first = warm.queues_before(lane) if time.monotonic() < until else None
+    then = None if first is None else Next(lane, warm.settings.lease_s, first)
+    recorded, following = warm.patience(
+        lambda: warm.ledger.finish_and_claim(
             claim,
+            then,
             succeeded=done.succeeded,
             failed=done.failed,
             results=done.lines,
@@ -78,6 +106,7 @@ def _serve(warm: Warm, engine: Engine, claim: Claim) -> None:
     warm.meter.wrote(model, time.perf_counter() - began, recorded=recorded)
     if not recorded:
         log.warning("chunk %s of job %s came too late: dropped", claim.chunk_id, claim.job)
+    return following
 
 
 def _run(warm: Warm, engine: Engine, claim: Claim) -> tuple[ChunkResult, int]:

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from jobs.errors import ModelFileError, ModelNotServedError
+from jobs.lanes import interactive, served_by
 from jobs.ledger import Ledger, connect
 from jobs.patience import Patience
 from jobs.settings import Settings
@@ -76,6 +78,14 @@ class Warm:
     def default_engine(self) -> Engine:
         """The engine of the first model, which single calls get that name none."""
         return next(iter(self.engines.values()))
+
+    def queues_before(self, lane: str) -> tuple[str, ...] | None:
+        """Every other queue of this worker, for which a turn in a lane ends; None where the ledger cannot see them."""
+        if not self.settings.one_redis:
+            return None
+        served = (served_by(name, engine.runtime.digest) for name, engine in self.engines.items())
+        names = {interactive(self.settings.model_name), *chain.from_iterable(served)}
+        return tuple(sorted(names - {lane}))
 
     def engine_of_lane(self, lane: str) -> Engine:
         """The engine of a lane's model."""

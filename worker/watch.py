@@ -21,6 +21,7 @@ import psutil
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.worker import state as worker_state
 
+from jobs.lanes import TURN_S
 from jobs.patience import GONE
 from jobs.settings import Settings
 from jobs.tickets import Bell
@@ -104,7 +105,7 @@ class Watch:
         """Celery ends a process that is past its time, but no thread."""
         if self._is_prefork:
             return
-        limit, now = self.settings.chunk_time_limit_s, time.time()
+        limit, now = self.settings.chunk_time_limit_s + TURN_S, time.time()
         late = [r for r in tuple(worker_state.active_requests) if r.time_start and now - r.time_start > limit]
         if late:
             self._report(late, limit)

@@ -101,6 +101,46 @@ local function quarantine_is_free(lane)
   return not member or not redis.call('ZSCORE', P .. 'leases', member)
 end
 
+-- -- claims ---------------------------------------------------------------------------------------
+
+-- What a claim tells of a chunk: {job, chunk, payload, top_k, crashes, cache, alone}.
+local function described(lane, member)
+  local job, chunk = string.match(member, '^(.-)|(.*)$')
+  local f = redis.call('HMGET', job_key(job), 'top_k', 'cache')
+  local alone = redis.call('HGET', P .. 'isolated', lane) == member
+  return {job, chunk, redis.call('HGET', job_key(job, 'payload'), chunk), f[1],
+    redis.call('HGET', job_key(job, 'crashes'), chunk) or '0', f[2] or '0', alone and '1' or '0'}
+end
+
+-- The next chunk of a lane under a lease, or nil. Jobs of a lane take turns, so that a small job is not stuck behind a
+-- large one. The same token again gets the same chunk: the answer to the first call may have been lost.
+local function take(lane, token, lease)
+  local held = redis.call('HGET', P .. 'tokens', token)
+  if held then return described(lane, held) end
+  for _ = 1, redis.call('LLEN', P .. 'lane:' .. lane) do
+    local job = redis.call('LPOP', P .. 'lane:' .. lane)
+    local chunk = redis.call('LPOP', job_key(job, 'queued'))
+    local alone = false
+    if not chunk and quarantine_is_free(lane) then
+      chunk = redis.call('LPOP', job_key(job, 'quarantine'))
+      alone = chunk
+    end
+    if waiting(job) > 0 then redis.call('RPUSH', P .. 'lane:' .. lane, job) end
+    if chunk then
+      local n = count_items(redis.call('HGET', job_key(job, 'payload'), chunk))
+      local member = job .. '|' .. chunk
+      if alone then redis.call('HSET', P .. 'isolated', lane, member) end
+      redis.call('ZADD', P .. 'leases', now_ms() + lease, member)
+      redis.call('HSET', P .. 'holders', member, token)
+      redis.call('HSET', P .. 'tokens', token, member)
+      bump(job, 'queued', -n)
+      bump(job, 'leased', n)
+      bump(job, 'claims', 1)
+      return described(lane, member)
+    end
+  end
+end
+
 -- -- blobs: counted by the open items that need them ----------------------------------------------
 
 -- Place of the quote that ends the custom_id in ["<custom_id>","<reference>", ...; nil in a line of another form.

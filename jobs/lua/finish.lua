@@ -1,5 +1,6 @@
--- ARGV: job, chunk, token, succeeded, failed, results, digest, cache hits, postponed positions (comma-separated, from 0)
---   -> 1 recorded, 0 too late: dropped
+-- ARGV: job, chunk, token, succeeded, failed, results, digest, cache hits, postponed positions (comma-separated, from 0),
+--   then, to go on with the next chunk of a lane: lane, lease in ms, and queues of the broker that go first
+--   -> {1 recorded or 0 too late: dropped, the next chunk as claim.lua tells it but for `more`, or nil}
 -- Results are one line for each item, in the payload's order. What is postponed has none: it waits again as a chunk.
 local job, chunk, token = ARGV[1], ARGV[2], ARGV[3]
 local succeeded, failed, results = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
@@ -29,11 +30,20 @@ local function part(payload, positions)
   return table.concat(done, '\n'), table.concat(rest, '\n')
 end
 
+-- The answer. The same token takes the next chunk, unless something waits that goes first.
+local function done(recorded)
+  if not ARGV[10] then return {recorded, false} end
+  for i = 12, #ARGV do
+    if redis.call('LLEN', ARGV[i]) > 0 then return {recorded, false} end
+  end
+  return {recorded, take(ARGV[10], token, tonumber(ARGV[11])) or false}
+end
+
 even_when_full()
 if not holds(job, chunk, token) then
-  if is_recorded() then return 1 end
+  if is_recorded() then return done(1) end
   if redis.call('EXISTS', job_key(job)) == 1 then bump(job, 'late_finishes', 1) end
-  return 0
+  return done(0)
 end
 local payload = redis.call('HGET', job_key(job, 'payload'), chunk)
 local rest
@@ -62,4 +72,4 @@ if rest then
   put_back(job, chunk .. '+', rest, 'queued')
 end
 end_if_done(job)
-return 1
+return done(1)

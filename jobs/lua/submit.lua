@@ -1,5 +1,5 @@
 -- ARGV: job, number of the chunk, payload, writer, then sha256, bytes, ... of its blobs
---   -> items that are queued now, or an error
+--   -> {items, chunks} of the job that are queued now, or an error
 -- A number that was accepted before is a resend after an uncertain answer: nothing happens.
 -- Bytes that are there already need not be sent; NOBLOB says that some are not, and nothing was done.
 local job, number, payload = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -8,7 +8,7 @@ if not f[1] then return redis.error_reply('NOJOB there is no such job') end
 if (f[5] or '') ~= ARGV[4] then return redis.error_reply('TAKEN another producer sends this job now') end
 if f[1] ~= 'in_progress' or f[2] == '1' then return redis.error_reply('CLOSED the job takes no more items') end
 local chunks = tonumber(f[3])
-if number < chunks then return tonumber(f[4]) end
+if number < chunks then return {tonumber(f[4]), waiting(job)} end
 if number > chunks then return redis.error_reply('GAP chunk ' .. chunks .. ' comes first') end
 local n = count_items(payload)
 if n == 0 then return redis.error_reply('EMPTY a chunk has at least one item') end
@@ -28,4 +28,4 @@ bump(job, 'chunks', 1)
 bump(job, 'total', n)
 bump(job, 'queued', n)
 enqueue(job, ARGV[2], 'queued', false)
-return tonumber(f[4]) + n
+return {tonumber(f[4]) + n, waiting(job)}

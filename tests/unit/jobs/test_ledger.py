@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import BrokerUnavailableError, JobError
-from jobs.ledger import Claim, JobRequest, Ledger, TakenError
+from jobs.ledger import Claim, JobRequest, Ledger, Next, TakenError
 from producer.ids import sent_ids
 from tests.support.books import LANE, LEASE_S, MODEL, Books, chunk_of
 from tests.support.servers import RedisServer
@@ -38,8 +38,8 @@ def test_an_empty_job_ends_when_it_is_sealed(books: Books) -> None:
 
 def test_the_same_chunk_sent_again_changes_nothing(books: Books) -> None:
     books.job(["a"], ["b"], seal=False)
-    assert books.ledger.submit("job", 0, chunk_of(["a"])) == 2
-    assert books.ledger.submit("job", 1, chunk_of(["b"])) == 2
+    assert books.ledger.submit("job", 0, chunk_of(["a"])) == (2, 2)
+    assert books.ledger.submit("job", 1, chunk_of(["b"])) == (2, 2)
     assert books.counts() == {"total": 2, "queued": 2}
 
 
@@ -85,6 +85,55 @@ def test_a_repeated_finish_is_true_again_and_no_late_one(books: Books) -> None:
     assert books.finish(claim)
     assert books.recorded() == {"a": ["succeeded"]}
     assert books.status().late_finishes == 0
+
+
+def go_on(books: Books, claim: Claim, *unless: str) -> tuple[bool, Claim | None]:
+    """Finish a chunk of one item and claim the next one."""
+    then = Next(LANE, LEASE_S, unless)
+    return books.ledger.finish_and_claim(claim, then, succeeded=1, failed=0, results=b"[0,5000]", digest="sha256:0")
+
+
+def test_a_finish_may_claim_the_next_chunk_under_the_same_token(books: Books) -> None:
+    books.job(["a"], ["b"])
+    recorded, following = go_on(books, books.claimed("token"))
+    assert recorded and following is not None
+    assert (following.chunk_id, following.token) == ("1", "token")
+    assert books.counts() == {"total": 2, "leased": 1, "succeeded": 1}
+    assert go_on(books, following) == (True, None)
+    assert books.status().ended
+
+
+def test_a_finish_whose_answer_was_lost_claims_the_same_chunk_again(books: Books) -> None:
+    books.job(["a"], ["b"], ["c"])
+    claim = books.claimed("token")
+    assert go_on(books, claim) == go_on(books, claim)
+    assert books.counts() == {"total": 3, "queued": 1, "leased": 1, "succeeded": 1}
+
+
+def test_a_finish_that_comes_too_late_claims_the_next_chunk_all_the_same(books: Books) -> None:
+    books.job(["a"], ["b"])
+    late = books.claimed("late")
+    books.pass_time(LEASE_S)
+    books.ledger.sweep()
+    assert books.finish(books.claimed("another"))
+    recorded, following = go_on(books, late)
+    assert not recorded and following is not None and following.chunk_id == "1"
+    assert books.status().late_finishes == 1
+
+
+def test_nothing_is_claimed_while_something_waits_that_goes_first(books: Books) -> None:
+    books.job(["a"], ["b"])
+    books.ledger.redis.lpush("noop.interactive", "a call")
+    assert go_on(books, books.claimed(), "other.bulk", "noop.interactive") == (True, None)
+    assert books.counts() == {"total": 2, "queued": 1, "succeeded": 1}
+
+
+def test_a_claim_tells_how_many_chunks_wait_behind_it(books: Books) -> None:
+    books.job(*(["a"] for _ in range(3)), job="one")
+    books.job(*([str(n)] for n in range(100)), job="two")
+    assert [books.claimed().more, books.claimed().more] == [64, 64]
+    books.ledger.delete("two")
+    assert [books.claimed().more, books.claimed().more] == [1, 0]
 
 
 def test_a_finish_with_a_wrong_number_of_results_changes_nothing(books: Books) -> None:

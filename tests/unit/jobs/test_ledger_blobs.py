@@ -33,7 +33,7 @@ def test_a_chunk_whose_bytes_went_meanwhile_is_refused_whole(books: Books) -> No
     with pytest.raises(MissingBlobError, match=A):
         books.ledger.submit("job", 1, blob_chunk(y=A))
     assert books.counts() == {"total": 1, "succeeded": 1}
-    assert books.ledger.submit("job", 1, blob_chunk(y=A), blobs={A: b"bytes"}) == 1
+    assert books.ledger.submit("job", 1, blob_chunk(y=A), blobs={A: b"bytes"}).items == 1
 
 
 def test_failed_items_keep_their_bytes_for_a_retry(books: Books) -> None:
@@ -57,7 +57,7 @@ def test_cancelled_items_free_their_bytes(books: Books) -> None:
 def test_user_fields_are_no_references(books: Books) -> None:
     books.job(seal=False)
     items = [Item("x", "/images/x", {"a": "b", f"blob:{A}": 1}), Item('","blob:ff"', "/images/y")]
-    assert books.ledger.submit("job", 0, encode_chunk(items)) == 2
+    assert books.ledger.submit("job", 0, encode_chunk(items)).items == 2
 
 
 @pytest.mark.parametrize("custom_id", ['say "hi",', "back\\", '\\",', 'a","blob:ff'])
