@@ -48,10 +48,9 @@ class Crew:
         worker.kill9()
         self.replace(worker)
 
-    def replace(self, worker: ProcessGroup) -> ProcessGroup:
+    def replace(self, worker: ProcessGroup) -> None:
         """Another in its place."""
-        new = self._workers[self._workers.index(worker)] = self._new()
-        return new
+        self._workers[self._workers.index(worker)] = self._new()
 
     def keep_up(self) -> None:
         """Another for each that ended by itself."""
@@ -65,10 +64,6 @@ class Crew:
         """The end, for all of them at once."""
         for worker in self._workers:
             worker.kill9()
-
-    def logs(self) -> str:
-        """What all of them said, of those that ended too."""
-        return "\n".join(path.read_text(errors="replace") for path in sorted(self._folder.glob("worker-*.log")))
 
     def _new(self) -> ProcessGroup:
         self._number += 1

@@ -18,9 +18,9 @@ from celery import Celery
 from tests.chaos.crew import Crew, dismissed
 from tests.chaos.diary import Reader
 from tests.chaos.figures import Dose, Fault, Measured, given
-from tests.chaos.kill_worker import CHUNK, ITEM_S, PAUSE_S
+from tests.chaos.kill_worker import CHUNK, ITEM_S, PAUSE_S, tell
 from tests.chaos.plain_worker import VISIBILITY_S
-from tests.chaos.site import BY, PROCESSES, write_images
+from tests.chaos.site import BY, PROCESSES
 from tests.support.servers import ProcessGroup, RedisServer, eventually, redis_server
 
 __all__ = ["FAULT"]
@@ -29,6 +29,8 @@ TASK = "tests.chaos.plain_worker.classify_all"
 QUEUE = "celery"
 #: Tasks of one burst, by reference and by value in turn.
 BURST = 250
+#: Seconds until every image must be sent, and plain Celery at rest, once nothing is killed any more.
+END_S = 600.0
 #: What has not come back after so many seconds of quiet, with nothing in any list of the broker's, never will.
 QUIET_S = 3.0 * VISIBILITY_S
 
@@ -45,10 +47,11 @@ class _Plain:
         self._broker = Celery("producer", broker=redis.broker_url)
         self._burst = min(BURST, dose["images"] // CHUNK // 2)
 
-    def top_up(self) -> None:
-        """A burst more where little waits."""
+    def top_up(self) -> int:
+        """A burst more where little waits; all images that were sent by now."""
         if self.redis.client.llen(QUEUE) < self._burst / 2:
             self._send()
+        return self.sent
 
     def _send(self) -> None:
         by = BY[self.sent // (self._burst * CHUNK) % len(BY)]
@@ -77,7 +80,7 @@ class _Plain:
             )
             return not now[1] and (is_done or time.monotonic() - since > QUIET_S)
 
-        eventually(is_over, 600, what="plain Celery has come to rest")
+        eventually(is_over, END_S, what="plain Celery has come to rest")
 
     def _held(self) -> int:
         client = self.redis.client
@@ -92,9 +95,7 @@ def strike(dose: Dose, rng: random.Random) -> Measured:
             time.sleep(rng.uniform(0, PAUSE_S))
             here.crew.kill(here.crew.pick(rng, of=dose["workers"] - 1)[0])
             here.top_up()
-        while here.sent < dose["images"]:
-            here.top_up()
-            time.sleep(0.1)
+        eventually(lambda: here.top_up() >= dose["images"], END_S, what="all images are sent")
         here.wait()
         recorded = Counter(event.chunk for event in here.diary.events() if event.what == "recorded")
         found = Counter(
@@ -110,7 +111,7 @@ def strike(dose: Dose, rng: random.Random) -> Measured:
 @contextmanager
 def _plain(dose: Dose) -> Iterator[_Plain]:
     folder = Path(tempfile.mkdtemp(prefix="lm-chaos-"))
-    write_images(folder / "images", 0)
+    (folder / "images").mkdir()
     command = [sys.executable, "-m", "celery", "-A", "tests.chaos.plain_worker", "worker", "--loglevel=INFO"]
     command += [f"--concurrency={PROCESSES}", "--without-gossip", "--without-mingle"]
     try:
@@ -126,15 +127,6 @@ def _plain(dose: Dose) -> Iterator[_Plain]:
                 yield _Plain(redis, folder, crew, dose)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def tell(measured: Measured) -> str:
-    """In words."""
-    found = measured.figures
-    return (
-        f"{found['kills']} kills, {found['images']:,} images: {found['lost']} lost, {found['twice']} recorded twice, "
-        f"{found['recomputed']} computed twice, {measured.recovery()}"
-    )
 
 
 FAULT = Fault(

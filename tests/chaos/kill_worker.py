@@ -7,10 +7,10 @@ import time
 
 from tests.chaos.books import close
 from tests.chaos.figures import NONE_LOST, NONE_TWICE, Dose, Fault, Measured, Promise, given
-from tests.chaos.site import site
+from tests.chaos.site import END_S, site
 from tests.support.servers import eventually
 
-__all__ = ["CHUNK", "FAULT", "ITEM_S", "PAUSE_S"]
+__all__ = ["CHUNK", "FAULT", "ITEM_S", "PAUSE_S", "tell"]
 
 #: Images of a chunk, and seconds that each takes: plain Celery gets the same.
 CHUNK = 10
@@ -25,17 +25,14 @@ MOST_S = 5.0
 
 def strike(dose: Dose, rng: random.Random) -> Measured:
     """Kill until the dose is given, each when at most one of the crew does not serve, and see how the jobs end."""
-    count = min(JOB, dose["images"] // 2)
-    with site(count, chunk=CHUNK, item_s=ITEM_S, workers=dose["workers"]) as here:
+    with site(min(JOB, dose["images"] // 2), chunk=CHUNK, item_s=ITEM_S, workers=dose["workers"]) as here:
         here.top_up()
         while len(here.crew.kills) < dose["kills"]:
             time.sleep(rng.uniform(0, PAUSE_S))
-            eventually(here.top_up, what="there is something to do")
+            eventually(lambda: here.top_up() and here.open(), what="there is something to do")
             here.crew.kill(here.crew.pick(rng, of=dose["workers"] - 1)[0])
             here.top_up()
-        while len(here.jobs) * count < dose["images"]:
-            here.top_up()
-            time.sleep(0.1)
+        eventually(lambda: here.top_up() >= dose["images"], END_S, what="all images are sent")
         found = close(here)
         found["kills"] = len(here.crew.kills)
         return Measured(found, here.diary.recoveries(here.crew.kills))

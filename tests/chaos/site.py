@@ -14,23 +14,22 @@ from tests.chaos.crew import Crew, dismissed
 from tests.chaos.diary import Reader
 from tests.support.servers import ProcessGroup, RedisServer, WorkerProcess, eventually, redis_server
 
-__all__ = ["BY", "Job", "Site", "site", "write_images"]
+__all__ = ["BY", "END_S", "Job", "Site", "site"]
 
 #: How images travel; jobs take turns.
 BY = ("reference", "value")
 #: Processes of each worker.
 PROCESSES = 2
-#: Seconds until everything of a site must have ended once nothing strikes it any more.
+#: Seconds until everything of a site must be sent, and have ended, once nothing strikes it any more.
 END_S = 300.0
 
 
-def write_images(folder: Path, count: int, kinds: Mapping[int, str] | None = None) -> list[str]:
-    """Files that the workers take for images, each with bytes of its own; returns their names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{number:05}.jpg" for number in range(count)]
-    for number, name in enumerate(names):
-        (folder / name).write_text(f"{(kinds or {}).get(number, 'GOOD')} {name}\n")
-    return names
+def _write_images(folder: Path, count: int, kinds: Mapping[int, str]) -> None:
+    """Files that the workers take for images, each with bytes of its own."""
+    folder.mkdir()
+    for number in range(count):
+        name = f"{number:05}.jpg"
+        (folder / name).write_text(f"{kinds.get(number, 'GOOD')} {name}\n")
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,11 @@ class Site:
         env = {"LABELMILL_BROKER_URL": self.redis.broker_url}
         return ProcessGroup(command, log=self.folder / "producers.log", env=env)
 
-    def top_up(self) -> bool:
-        """A job more where little is left to do; whether anything waits or is in hand by now."""
+    def top_up(self) -> int:
+        """A job more where little is left to do; the images of all jobs by now."""
         if all(job.submit.process.poll() is not None for job in self.jobs) and self.open() < len(self.names):
             self.submit(BY[len(self.jobs) % len(BY)])
-        return self.open() > 0
+        return len(self.jobs) * len(self.names)
 
     def open(self) -> int:
         """Images that have not ended, of all jobs that are there."""
@@ -106,7 +105,7 @@ def site(
     """A site for the block, its crew ready; ``item_s`` is what an image takes, ``images`` those of each job."""
     folder = Path(tempfile.mkdtemp(prefix="lm-chaos-"))
     pictures = folder / "images"
-    write_images(pictures, images, kinds)
+    _write_images(pictures, images, kinds or {})
     values = {"CHAOS_DIARY": str(folder / "diary"), "POISON_ITEM_S": str(item_s), **(env or {})}
     command = [sys.executable, "-m", "tests.chaos.worker", "serve", "--model", "noop", "--log-level", "INFO"]
     command += ["--concurrency", str(PROCESSES), "--file-roots", str(pictures)]

@@ -25,15 +25,20 @@ def keep_diary(diary: Diary) -> None:
     hand = threading.local()
     worker.decode.decode_into = _decoding(worker.decode.decode_into, diary, hand)
     Ledger.claim = _claiming(Ledger.claim, diary, hand)  # type: ignore[method-assign]
-    Ledger.finish = _finishing(Ledger.finish, diary)  # type: ignore[method-assign]
+    Ledger.finish_and_claim = _finishing(Ledger.finish_and_claim, diary, hand)  # type: ignore[method-assign]
+
+
+def _take(found: Claim | None, diary: Diary, hand: threading.local) -> None:
+    if found:
+        hand.claim = found
+        names = [item.custom_id for item in found.chunk.items]
+        diary.write("claimed", found.job, found.chunk_id, found.token, names)
 
 
 def _claiming(claim: Callable[..., Any], diary: Diary, hand: threading.local) -> Any:
     def claim_and_tell(self: Ledger, lane: str, token: str, *, lease_s: float) -> Claim | None:
         found: Claim | None = claim(self, lane, token, lease_s=lease_s)
-        if found:
-            hand.claim = found
-            diary.write("claimed", found.job, found.chunk_id, token, [item.custom_id for item in found.chunk.items])
+        _take(found, diary, hand)
         return found
 
     return claim_and_tell
@@ -48,11 +53,12 @@ def _decoding(decode: Callable[..., None], diary: Diary, hand: threading.local) 
     return decode_and_tell
 
 
-def _finishing(finish: Callable[..., bool], diary: Diary) -> Any:
-    def finish_and_tell(self: Ledger, claim: Claim, **named: Any) -> bool:
-        is_recorded = finish(self, claim, **named)
+def _finishing(finish: Callable[..., tuple[bool, Claim | None]], diary: Diary, hand: threading.local) -> Any:
+    def finish_and_tell(self: Ledger, claim: Claim, then: Any, **named: Any) -> tuple[bool, Claim | None]:
+        is_recorded, following = finish(self, claim, then, **named)
         diary.write("recorded" if is_recorded else "late", claim.job, claim.chunk_id, claim.token)
-        return is_recorded
+        _take(following, diary, hand)
+        return is_recorded, following
 
     return finish_and_tell
 

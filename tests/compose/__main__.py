@@ -101,7 +101,8 @@ def _look(engine: Engine, prometheus: Prometheus) -> None:
     eventually(lambda: not prometheus.silent_panels(dashboard), 90, what="every panel shows something")
     engine.within("prometheus", "promtool", "test", "rules", "/etc/prometheus/alerts_test.yml")
     found = prometheus.alerts()
-    assert set(found.values()) <= {"inactive", "pending"}, found
+    # no answer at all would mean that no rule was loaded
+    assert {"inactive"} <= set(found.values()) <= {"inactive", "pending"}, found
     tasks_in_flower(engine.flower_port, "labelmill.ticket")
 
 

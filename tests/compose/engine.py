@@ -79,7 +79,7 @@ class Engine:
         # no default bridge: it would stay on the machine; compose makes a network of its own and removes it
         command = ["dockerd", f"--host=unix://{self.socket}", "--bridge=none", *options]
         self.process = ProcessGroup(command, log=self.folder / "log")
-        eventually(self.socket.exists, what=f"dockerd answers; it said: {self.process.log()[-500:]}")
+        eventually(self.socket.exists, what=lambda: f"dockerd answers; it said: {self.process.log()[-500:]}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:

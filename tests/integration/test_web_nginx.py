@@ -72,7 +72,7 @@ def fronted(request: pytest.FixtureRequest) -> Iterator[Fronted]:
         process = ProcessGroup(command, log=folder / "log")
         try:
             url = f"http://127.0.0.1:{port}"
-            eventually(lambda: _answers(url), what=f"nginx answers: {process.log()}")
+            eventually(lambda: _answers(url), what=lambda: f"nginx answers: {process.log()}")
             yield Fronted(gate, worker, url)
         finally:
             process.kill9()

@@ -72,10 +72,10 @@ def _decode_into(data: bytes, out: Images, preprocessing: Any, limits: Any) -> N
     out[...] = RED if kind == b"MODEL" else BLACK
 
 
-def _slow_init(self: NoopRuntime, labels: int = 10) -> None:
+def _slow_init(self: NoopRuntime, *args: Any) -> None:
     if current_process().name != "MainProcess":  # there it is only asked for its card
         time.sleep(SETUP_S)
-    _init(self, labels)
+    _init(self, *args)
 
 
 def _raising_predict(self: NoopRuntime, images: Images) -> Scores:

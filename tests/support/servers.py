@@ -46,12 +46,16 @@ PR_SET_PDEATHSIG = 1
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], timeout_s: float = PATIENCE_S, *, what: str = "") -> T:
-    """The condition's first true value; an AssertionError that says ``what`` where none came in time."""
+def eventually(condition: Callable[[], T], timeout_s: float = PATIENCE_S, *, what: str | Callable[[], str] = "") -> T:
+    """The condition's first true value; an AssertionError that says ``what`` where none came in time.
+
+    A ``what`` that only then is known, such as a log, is a function.
+    """
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what or condition}; last value {value!r}")
+            told = what() if callable(what) else what
+            raise AssertionError(f"not within {timeout_s:g} s: {told or condition}; last value {value!r}")
         time.sleep(POLL_S)
     return value
 
@@ -153,8 +157,8 @@ class RedisServer:
         persistence = ["--appendonly", "yes", "--appendfsync", "always"] if self._aof else ["--appendonly", "no"]
         command = [str(redis_binary()), "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
         command += ["--save", "", "--maxmemory-policy", "noeviction", *persistence]
-        self._group = ProcessGroup(command, log=self.folder / "redis.log")
-        eventually(self._answers, what=f"Redis answers; it said: {self._group.log()}")
+        self._group = group = ProcessGroup(command, log=self.folder / "redis.log")
+        eventually(self._answers, what=lambda: f"Redis answers; it said: {group.log()}")
 
     def kill9(self) -> None:
         """End it as a power cut would."""
