@@ -19,6 +19,7 @@ from jobs.errors import UsageError
 __all__ = [
     "DEFAULT_BROKER_URL",
     "DEFAULT_MODEL",
+    "DEVICES",
     "MODEL_SUFFIXES",
     "Settings",
     "mask_url",
@@ -32,6 +33,9 @@ __all__ = [
 
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
 DEFAULT_MODEL = "efficientnet-lite0"
+
+#: What may compute.
+DEVICES = ("auto", "cpu", "cuda")
 
 #: What a broker's URL begins with, in Celery's words.
 BROKERS = ("redis://", "rediss://", "redis+socket://", "sentinel://", "amqp://", "amqps://")
@@ -118,6 +122,12 @@ def _tune(value: str) -> str:
     return value
 
 
+def _device(value: str) -> str:
+    if value not in DEVICES:
+        raise ValueError("must be auto, cpu or cuda")
+    return value
+
+
 def parse_seconds(value: str) -> float:
     """Seconds above 0."""
     number = float(value)
@@ -160,6 +170,7 @@ class Settings:
     )
     url_hosts: tuple[str, ...] = setting((), parse_names, "hosts that workers may fetch from, comma-separated")
     tune: str = setting("auto", _tune, "auto: measure the best setting for a model once; off: one process a core")
+    device: str = setting("auto", _device, "cpu, cuda, or auto: cuda where the model's runtime can use it")
     threads: int = setting(0, _not_negative, "threads of one prediction; 0: as measured")
     batch_size: int = setting(0, _not_negative, "images predicted at once; 0: as measured")
     max_bytes: int = setting(64 << 20, parse_bytes, "largest image file")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from jobs.settings import Settings
-from worker.models.flags import add_card_flags, hand_on
+from worker.models.flags import add_card_flags, add_device_flag, hand_on, positive
 from worker.tuning import ensure, whole_cores
 
 __all__ = ["add_arguments", "run"]
@@ -25,10 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR[:DIR...]",
         help="folders that may be read; none by default [LABELMILL_FILE_ROOTS]",
     )
-    parser.add_argument("--concurrency", type=_number, metavar="N", help="processes, or threads; default: as measured")
+    parser.add_argument("--concurrency", type=positive, metavar="N", help="processes, or threads; default: as measured")
     parser.add_argument("--pool", choices=("prefork", "solo", "threads"), help="default: as measured, else prefork")
-    parser.add_argument("--threads", type=_number, metavar="N", help="of one prediction [LABELMILL_THREADS]")
-    parser.add_argument("--batch-size", type=_number, metavar="N", help="images at once [LABELMILL_BATCH_SIZE]")
+    add_device_flag(parser)
+    parser.add_argument("--threads", type=positive, metavar="N", help="of one prediction [LABELMILL_THREADS]")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images at once [LABELMILL_BATCH_SIZE]")
     parser.add_argument("--name", default=f"labelmill-{os.getpid()}@%h", help="Celery's node name; must be unique")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     add_card_flags(parser)
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
-    for option in ("model", "broker", "file_roots", "threads", "batch_size"):
+    for option in ("model", "broker", "file_roots", "device", "threads", "batch_size"):
         value = getattr(args, option)
         if value is not None:
             variable = "BROKER_URL" if option == "broker" else option.upper()
@@ -58,9 +59,9 @@ def _setting(args: argparse.Namespace, settings: Settings) -> tuple[str, int, in
     usual = ("prefork", whole_cores(), 1)
     is_told = args.pool or args.concurrency or settings.threads
     plan = None
-    if settings.tune == "auto":
+    if settings.tune == "auto" and not (is_told and settings.batch_size):
         model_dir = Path(settings.model_dir) if settings.model_dir else None
-        plan = ensure(settings.models[0], model_dir=model_dir, say=_say)
+        plan = ensure(settings.models[0], model_dir=model_dir, device=settings.device, say=_say)
     if plan and not is_told:
         return plan.best.pool, plan.best.streams, plan.best.threads
     return args.pool or usual[0], args.concurrency or usual[1], settings.threads or usual[2]
@@ -68,9 +69,3 @@ def _setting(args: argparse.Namespace, settings: Settings) -> tuple[str, int, in
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)

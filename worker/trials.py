@@ -6,6 +6,7 @@ on all of them alike. Run in a process of its own: it loads the model.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import statistics
 import threading
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from jobs.errors import LabelmillError, ModelUnsupportedError
 from worker.decode import DecodeLimits, decode_into
 from worker.engine import top
 from worker.models import loader
@@ -29,6 +31,8 @@ from worker.warm import TOP_K, warm_up
 
 __all__ = ["make_plan", "sample_file", "settings_of"]
 
+log = logging.getLogger(__name__)
+
 #: Rounds, and seconds of each setting in a round.
 ROUNDS, TURN_S = 5, 0.15
 #: A setting other than one process a core, one thread each, must be this much faster, in every round, to be taken:
@@ -36,6 +40,8 @@ ROUNDS, TURN_S = 5, 0.15
 WORTH_IT = 1.1
 #: (width, height) in pixels of the picture that is decoded, and its smallest input's.
 PHOTO, SMALL = (500, 375), 64
+#: Processes at most that are tried on one GPU: each has a context of its own there, of some hundred megabytes.
+MOST_ON_GPU = 16
 
 
 class Streams(Protocol):
@@ -45,8 +51,19 @@ class Streams(Protocol):
         """Images/s of all of them together."""
 
 
-def settings_of(cores: int) -> list[tuple[str, int, int]]:
-    """``(pool, streams, threads)`` worth a trial; the first is what is taken unless another is much faster."""
+class _CannotStandReadyError(Exception):
+    """The streams of one setting cannot be had."""
+
+
+def settings_of(cores: int, device: str = "cpu") -> list[tuple[str, int, int]]:
+    """``(pool, streams, threads)`` worth a trial; the first is what is taken unless another is much faster.
+
+    On a GPU a stream's own work is decoding, and one thread of its model is enough.
+    """
+    if device != "cpu":
+        most = min(cores, MOST_ON_GPU)
+        fewer = [("prefork", most // 2, 1)] if most >= 4 else []
+        return [("prefork", most, 1), *([("threads", most, 1)] if most > 1 else []), *fewer]
     found = [("prefork", cores, 1)]
     if cores > 1:
         found += [("threads", cores, 1), ("prefork", 1, cores)]
@@ -55,24 +72,43 @@ def settings_of(cores: int) -> list[tuple[str, int, int]]:
     return found
 
 
-def make_plan(model: str, cores: int) -> Plan:
-    """Measure every setting; takes a few seconds."""
-    batches: dict[int, int] = {}
+def make_plan(model: str, cores: int, device: str = "cpu") -> Plan:
+    """Measure every setting that can be had; takes a few seconds. Raises :class:`~jobs.errors.ModelFileError`."""
+    runtime = loader.load(model, device=device)
+    settings = settings_of(cores, runtime.device)
+    batches = {1: warm_up(runtime)[0]}
+    for threads in sorted({threads for _, _, threads in settings} - {1}):
+        batches[threads] = warm_up(loader.load(model, threads=threads, device=device))[0]
+    if len(batches) > 1:
+        runtime = loader.load(model, device=device)  # torch has one number of threads, that of the last load
     rates: dict[tuple[str, int, int], list[float]] = {}
     with ExitStack() as stack:
-        ready: list[tuple[tuple[str, int, int], Streams]] = []
-        for setting in settings_of(cores):
-            pool, streams, threads = setting
-            runtime = loader.load(model, threads=threads)
-            size = batches.setdefault(threads, warm_up(runtime)[0])
-            if pool == "threads":
-                ready.append((setting, _Threads(runtime, streams, size)))
-            else:
-                ready.append((setting, stack.enter_context(_processes(model, streams, threads, size))))
+        ready = [
+            (setting, streams)
+            for setting in settings
+            if (streams := _ready(stack, setting, runtime, (model, device, batches[setting[2]]))) is not None
+        ]
         for _ in range(ROUNDS):
             for setting, one in ready:
                 rates.setdefault(setting, []).append(one.run(TURN_S))
-    return Plan(*_judged(rates, batches))
+    if not rates:
+        raise ModelUnsupportedError(f"{model}: no process or thread could compute with it on {runtime.device}")
+    return Plan(*_judged(rates, batches), runtime.device)
+
+
+def _ready(
+    stack: ExitStack, setting: tuple[str, int, int], runtime: Runtime, told: tuple[str, str, int]
+) -> Streams | None:
+    """The streams of a setting; None where they cannot be had, as where a GPU's memory ends."""
+    pool, streams, threads = setting
+    model, device, size = told
+    try:
+        if pool == "threads":
+            return _Threads(runtime, streams, size)
+        return stack.enter_context(_processes(streams, (model, device, threads, size)))
+    except (_CannotStandReadyError, LabelmillError) as exc:
+        log.warning("%d streams of the %s pool are left out: %s", streams, pool, exc)
+        return None
 
 
 def _judged(
@@ -111,7 +147,10 @@ class _Stream:
         self._preprocessing = runtime.card.preprocessing
         self._file = sample_file(self._preprocessing)
         self._batch = np.zeros((batch_size, *self._preprocessing.size, 3), np.uint8)
-        self.run(0.0)
+        self._predict()
+        decode_s = min(self._decode_first() for _ in range(3))
+        # a chunk is a moment's work, and so is a batch, however large the one is that a GPU would like
+        self._batch = self._batch[: max(1, int(TURN_S / decode_s))]
 
     def run(self, seconds: float) -> float:
         """Images/s."""
@@ -119,10 +158,19 @@ class _Stream:
         while True:
             for place in self._batch:
                 decode_into(self._file, place, self._preprocessing, DecodeLimits())
-            top(self._runtime.predict(self._batch), TOP_K).lines()
+            self._predict()
             done += len(self._batch)
             if (taken := time.perf_counter() - began) >= seconds:
                 return done / taken
+
+    def _decode_first(self) -> float:
+        """Seconds for one image."""
+        began = time.perf_counter()
+        decode_into(self._file, self._batch[0], self._preprocessing, DecodeLimits())
+        return time.perf_counter() - began
+
+    def _predict(self) -> None:
+        top(self._runtime.predict(self._batch), TOP_K).lines()
 
 
 class _Threads:
@@ -154,21 +202,24 @@ class _Processes:
 
 
 @contextmanager
-def _processes(model: str, streams: int, threads: int, batch_size: int) -> Iterator[_Processes]:
-    """Processes with a loaded model each, that wait between their turns."""
+def _processes(streams: int, told: tuple[str, str, int, int]) -> Iterator[_Processes]:
+    """Processes with a loaded model each, that wait between their turns.
+
+    ``told`` is the model, the device, the threads of one prediction and the batch size.
+    """
     context = multiprocessing.get_context("spawn")
     pipes: list[Connection] = []
     children: list[Any] = []
     try:
         for _ in range(streams):
             ours, theirs = context.Pipe()
-            child = context.Process(target=_child, args=(theirs, model, threads, batch_size), daemon=True)
+            child = context.Process(target=_child, args=(theirs, *told), daemon=True)
             child.start()
             theirs.close()  # so that a child that dies is an end of file, and not a wait for ever
             pipes.append(ours)
             children.append(child)
         for pipe in pipes:
-            pipe.recv()
+            _wait_for(pipe)
         yield _Processes(pipes)
     finally:
         for pipe in pipes:
@@ -177,9 +228,22 @@ def _processes(model: str, streams: int, threads: int, batch_size: int) -> Itera
             child.join()
 
 
-def _child(pipe: Connection, model: str, threads: int, batch_size: int) -> None:
-    stream = _Stream(loader.load(model, threads=threads), batch_size)
-    pipe.send("ready")
+def _wait_for(pipe: Connection) -> None:
+    try:
+        said = pipe.recv()
+    except EOFError:
+        raise _CannotStandReadyError("a process died as it loaded the model") from None
+    if said:
+        raise _CannotStandReadyError(said)
+
+
+def _child(pipe: Connection, model: str, device: str, threads: int, batch_size: int) -> None:
+    try:
+        stream = _Stream(loader.load(model, threads=threads, device=device), batch_size)
+    except LabelmillError as exc:
+        pipe.send(exc.message)
+        return
+    pipe.send("")
     while True:
         try:
             seconds = pipe.recv()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.errors import ModelFileError, ModelNotServedError
+from jobs.errors import ModelFileError, ModelNotServedError, ModelRunError
 from jobs.lanes import interactive, served_by
 from jobs.ledger import Ledger, connect
 from jobs.patience import Patience
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 #: Batch sizes tried at warm-up, and the seconds spent on all of them together.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 TRIAL_S = 0.3
+#: On a GPU, which more images fill. Not measured: no GPU was at hand.
+GPU_BATCH_SIZES = (*BATCH_SIZES, 128, 256, 512)
 #: A larger batch must be this much faster to be taken: it costs latency and memory.
 WORTH_IT = 1.03
 #: One that is slower by this factor ends the search.
@@ -62,6 +64,8 @@ class Warm:
     note: Callable[[str], None] = lambda token: None
     #: Says how many images this process has just computed.
     count: Callable[[int], None] = lambda images: None
+    #: Set: this process claims nothing more.
+    closed: threading.Event = field(default_factory=threading.Event)
 
     def computed(self, model: str, lane: str, done: ChunkResult) -> None:
         """A chunk, or the calls of a batch, were computed; ``lane`` is ``bulk`` or ``interactive``."""
@@ -139,9 +143,9 @@ def _set_up(settings: Settings, note: Callable[[str], None], count: Callable[[in
         engines[runtime.card.name] = Engine(runtime, decoder, batch_size=batch_size)
         rates[runtime.card.name] = rate
         log.info(
-            "model %s %s is warm in process %d after %.2f s: batches of %d, %.0f predictions/s",
-            *(runtime.card.name, runtime.digest[:19], os.getpid()),
-            *(time.monotonic() - started, batch_size, rate),
+            "model %s %s is warm in process %d after %.2f s on %s in %s: batches of %d, %.0f predictions/s",
+            *(runtime.card.name, runtime.digest[:19], os.getpid(), time.monotonic() - started),
+            *(runtime.device, runtime.precision, batch_size, rate),
         )
     meter = make_meter(settings)
     keeper = LeaseKeeper(ledger, lease_s=settings.lease_s, meter=meter, note=note)
@@ -151,8 +155,9 @@ def _set_up(settings: Settings, note: Callable[[str], None], count: Callable[[in
 
 def _pace(runtime: Runtime, settings: Settings) -> tuple[int, float]:
     """The batch size to work with, and the images/s of one stream: as told, as measured before, or measured now."""
-    plan = recall(runtime.digest) if settings.tune == "auto" else None
-    if plan and plan.best.threads == (settings.threads or 1) and not settings.batch_size:
+    plan = recall(runtime.digest, settings.device) if settings.tune == "auto" else None
+    is_mine = plan and (plan.device, plan.best.threads) == (runtime.device, settings.threads or 1)
+    if plan and is_mine and not settings.batch_size:
         runtime.predict(np.zeros((plan.best.batch_size, *runtime.card.preprocessing.size, 3), np.uint8))
         return plan.best.batch_size, plan.stream_images_per_s
     if settings.batch_size:
@@ -180,9 +185,15 @@ def warm_up(runtime: Runtime) -> tuple[int, float]:
 def _trials(runtime: Runtime) -> dict[int, float]:
     """Seconds for a batch of each size that may be the best; larger ones than pay are not tried on."""
     trials: dict[int, float] = {}
-    for size in BATCH_SIZES:
-        _timed(runtime, size)  # the first of a size allocates
-        trials[size] = _timed(runtime, size)
+    for size in BATCH_SIZES if runtime.device == "cpu" else GPU_BATCH_SIZES:
+        try:
+            _timed(runtime, size)  # the first of a size allocates
+            trials[size] = _timed(runtime, size)
+        except ModelRunError as exc:
+            if not trials:
+                raise
+            log.info("no batches of %d: %s", size, exc.message)  # a GPU's memory ends
+            break
         if trials[size] / size > HOPELESS * min(seconds / of for of, seconds in trials.items()):
             break
     return trials
@@ -197,7 +208,7 @@ def _timed(runtime: Runtime, size: int) -> float:
 
 def _load(name: str, settings: Settings) -> Runtime:
     model_dir = Path(settings.model_dir) if settings.model_dir else None
-    runtime = loader.load(name, threads=settings.threads or 1, model_dir=model_dir)
+    runtime = loader.load(name, threads=settings.threads or 1, device=settings.device, model_dir=model_dir)
     golden.verify(runtime)
     return runtime
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from jobs.errors import UsageError
 from worker.models import loader
-from worker.models.flags import add_card_flags, hand_on, positive, seconds
+from worker.models.device import asked_for
+from worker.models.flags import add_card_flags, add_device_flag, hand_on, positive, seconds
 from worker.models.timing import Timing, measure
 
 __all__ = ["EPILOG", "add_arguments", "run"]
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=_numbers, metavar="N,...", help="default: 1 and every power of 2 to all cores"
     )
     parser.add_argument("--seconds", type=seconds, default=1.0, help="for each setting (default: 1)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add_device_flag(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--compile", action="store_true", help="also a .pt2 compiled by AOTInductor, on 1 thread")
     add_card_flags(parser)
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         print(f"{'batch':>5} {'threads':>7} {'images/s':>9} {'p50 ms':>8} {'p99 ms':>8}")
     for threads in args.threads or _threads(len(os.sched_getaffinity(0))):
-        runtime = loader.load(args.file, threads=threads, device=args.device)
+        runtime = loader.load(args.file, threads=threads, device=asked_for(args.device))
         for batch in args.batches:
             rows.append(Row(threads, measure(runtime, batch, seconds=args.seconds)))
             if not args.json:

@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from worker.models import golden, loader
-from worker.models.flags import add_card_flags, hand_on, positive
+from worker.models.device import asked_for
+from worker.models.flags import add_card_flags, add_device_flag, hand_on, positive
 from worker.models.runtime import Runtime
 
 __all__ = ["EPILOG", "add_arguments", "run"]
@@ -21,7 +22,7 @@ EPILOG = """examples:
   labelmill-worker check plain.onnx --labels labels.json --preprocess imagenet
 
 exit codes: 0 READY; 11 the golden sample comes out differently; 12 no such file; 13 damaged; 14 no card, or one
-that does not match; 15 a fixed batch; 16 an operator, opset or version that is not known here
+that does not match; 15 a fixed batch; 16 an operator, opset, version or device that is not known here
 """
 #: Batch size and number of the runs after the warm-up; the median of their times is shown.
 RUNS = ((1, 9), (4, 5))
@@ -33,15 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", metavar="FILE", help="a model file, or the name of one in the model folder")
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of one prediction (default: 1)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add_device_flag(parser)
     add_card_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, compare the golden sample, warm up, time; an error ends with its own exit code."""
     hand_on(args)
-    runtime, load_s = _timed(lambda: loader.load(args.file, threads=args.threads, device=args.device))
+    runtime, load_s = _timed(lambda: loader.load(args.file, threads=args.threads, device=asked_for(args.device)))
     print(f"loaded {runtime.card.name} {runtime.digest} in {load_s:.2f} s")
+    print(f"device: {runtime.device}, {runtime.precision}")
     _, golden_s = _timed(lambda: golden.verify(runtime))
     if runtime.card.golden is None:
         print("golden sample: the file has none, so nothing says that its answers are right")

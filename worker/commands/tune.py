@@ -8,7 +8,8 @@ from dataclasses import asdict
 import orjson
 
 from worker.models import loader
-from worker.models.flags import add_card_flags, hand_on
+from worker.models.device import asked_for
+from worker.models.flags import add_card_flags, add_device_flag, hand_on
 from worker.tuning import keep, plan_file, whole_cores
 
 __all__ = ["EPILOG", "add_arguments", "run"]
@@ -16,7 +17,7 @@ __all__ = ["EPILOG", "add_arguments", "run"]
 EPILOG = """examples:
   labelmill-worker tune efficientnet-lite0
 
-serve does this once for each model and machine, and reads what was kept from then on; --concurrency, --pool,
+serve does this once for each model, machine and device, and reads what was kept from then on; --concurrency, --pool,
 --threads and --batch-size stand over it, and LABELMILL_TUNE=off leaves it out
 """
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", metavar="FILE", help="a model file, or the name of one in the model folder")
     parser.add_argument("--json", action="store_true", help="one JSON document")
+    add_device_flag(parser)
     add_card_flags(parser)
 
 
@@ -34,12 +36,13 @@ def run(args: argparse.Namespace) -> int:
     from worker.trials import make_plan
 
     _, digest = loader.identify(args.file)
-    plan = make_plan(args.file, whole_cores())
-    is_kept = keep(digest, plan)
+    device = asked_for(args.device)
+    plan = make_plan(args.file, whole_cores(), device)
+    is_kept = keep(digest, plan, device)
     if args.json:
         print(orjson.dumps(asdict(plan)).decode())
         return 0
     for line in plan.table():
         print(line)
-    print(f"kept in {plan_file(digest)}" if is_kept else "not kept: the cache folder cannot be written")
+    print(f"kept in {plan_file(digest, device)}" if is_kept else "not kept: the cache folder cannot be written")
     return 0

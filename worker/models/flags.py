@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import ModelCardError, UsageError
+from jobs.settings import DEVICES
 from worker.models.card import ModelCard, Preprocessing
 from worker.models.labels import read_labels
 from worker.models.reader import CARD_VARIABLE
@@ -17,6 +18,7 @@ from worker.models.reader import CARD_VARIABLE
 __all__ = [
     "PRESETS",
     "add_card_flags",
+    "add_device_flag",
     "add_preprocessing_flags",
     "card_from_flags",
     "hand_on",
@@ -49,6 +51,15 @@ def add_card_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--input", choices=("float32_nchw", "uint8_nhwc"), default="float32_nchw")
     group.add_argument("--output-kind", choices=("logits", "scores"), default="logits")
     group.add_argument("--activation", choices=("softmax", "sigmoid", "none"), default="softmax")
+
+
+def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    """``--device``."""
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        help="auto: cuda where the model's runtime can use it, else cpu (default: auto) [LABELMILL_DEVICE]",
+    )
 
 
 def add_preprocessing_flags(parser: Any) -> None:

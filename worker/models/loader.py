@@ -90,8 +90,9 @@ def load(
 ) -> Runtime:
     """Load a model with its runtime, and import no other.
 
-    ``threads`` are those of one ``predict``; ``device`` is ``cpu`` or ``cuda``; ``card`` stands in for the
-    card of a plain file. The golden sample is not compared here: see :func:`worker.models.golden.verify`.
+    ``threads`` are those of one ``predict``; ``device`` is ``cpu``, ``cuda``, or ``auto``: cuda where the model's
+    runtime can use it; ``card`` stands in for the card of a plain file. CUDA is first touched here: not before a
+    process forks. The golden sample is not compared here: see :func:`worker.models.golden.verify`.
     Raises :class:`~jobs.errors.ModelFileError`.
     """
     if is_noop(str(name_or_file)):

@@ -24,6 +24,8 @@ class NoopRuntime:
     """Fixed scores, whatever the images: label 0 gets 1/2, label 1 gets 1/4, and so on; sleeps ``image_s`` for each."""
 
     decodes = False
+    device = "cpu"
+    precision = "float32"
 
     def __init__(self, labels: int = DEFAULT_LABELS, image_s: float = 0.0) -> None:
         name = NOOP if labels == DEFAULT_LABELS else f"{NOOP}-{labels}"

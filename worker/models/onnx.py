@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from jobs.errors import (
@@ -18,13 +21,16 @@ from jobs.errors import (
     ModelUnsupportedError,
 )
 from worker.models.card import ModelCard
+from worker.models.device import first_that_is_right, on_device
+from worker.models.onnx_cuda import BoundRun, has_cuda, ready_cuda, took_cuda
 from worker.models.onnx_header import read_onnx_header
 from worker.models.runtime import Images, Scores
 from worker.models.tensors import check_scores, empty_scores, to_input, to_scores
 
 __all__ = ["OnnxRuntime", "load_onnx", "open_session"]
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+#: How a session may compute on a device, the fastest first; the last is as exact as the file.
+PRECISIONS = {"cpu": ("float32",), "cuda": ("tf32", "float32")}
 #: ONNX Runtime's name of the element type that each kind of input asks for.
 _INPUT_TYPES = {"uint8_nhwc": "tensor(uint8)", "float32_nchw": "tensor(float)"}
 #: Nothing but its own death from ONNX Runtime's log: an error comes as an exception, and a user reads one line.
@@ -32,26 +38,45 @@ _LOG_FATAL = 4
 
 
 class OnnxRuntime:
-    """One session; safe to share between threads."""
+    """One session; safe to share between threads.
+
+    ``run`` computes a batch in place of the session's own ``run``: see :class:`~worker.models.onnx_cuda.BoundRun`.
+    """
 
     decodes = True
 
-    def __init__(self, session: ort.InferenceSession, card: ModelCard, digest: str) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        card: ModelCard,
+        digest: str,
+        *,
+        device: str = "cpu",
+        precision: str = "float32",
+        run: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+    ) -> None:
         self.card = card
         self.digest = digest
+        self.device = device
+        self.precision = precision
         self._session = session
         self._input = session.get_inputs()[0].name
         self._output = session.get_outputs()[0].name
+        self._run = run or self._run_session
 
     def predict(self, images: Images) -> Scores:
         """Final scores: ``uint8[N, H, W, 3]`` in, ``float32[N, C]`` out; no images give no rows."""
         if not len(images):
             return empty_scores(self.card)
         try:
-            (output,) = self._session.run([self._output], {self._input: to_input(images, self.card)})
+            output = self._run(to_input(images, self.card))
         except Exception as exc:
             raise ModelRunError(f"{self.card.name}: {_first_line(exc)}") from exc
         return to_scores(output, self.card)
+
+    def _run_session(self, batch: NDArray[Any]) -> NDArray[Any]:
+        (output,) = self._session.run([self._output], {self._input: batch})
+        return np.asarray(output)
 
 
 def load_onnx(path: Path, card: ModelCard, digest: str, *, threads: int = 1, device: str = "cpu") -> OnnxRuntime:
@@ -65,14 +90,24 @@ def load_onnx(path: Path, card: ModelCard, digest: str, *, threads: int = 1, dev
             f"{path}: some of its weights are in another file, which its digest would not cover; make it one: "
             "onnx.save(onnx.load(FILE), NEW)"
         )
-    session = open_session(path, threads=threads, device=device)
-    _check_input(session, card, path)
-    runtime = OnnxRuntime(session, card, digest)
-    _check_output(session, card, path)
-    return runtime
+    needs = "install onnxruntime-gpu in onnxruntime's place"
+    return on_device(device, partial(_load, path, card, digest, threads), has_cuda=has_cuda, needs=needs)
 
 
-def open_session(path: Path, *, threads: int = 1, device: str = "cpu") -> ort.InferenceSession:
+def _load(path: Path, card: ModelCard, digest: str, threads: int, device: str) -> OnnxRuntime:
+    def make(precision: str) -> OnnxRuntime:
+        session = open_session(path, threads=threads, device=device, precision=precision)
+        _check_input(session, card, path)
+        _check_output(session, card, path)
+        run = BoundRun(session, (len(card.labels),), device) if device == "cuda" else None
+        return OnnxRuntime(session, card, digest, device=device, precision=precision, run=run)
+
+    return first_that_is_right(PRECISIONS[device], make, card)
+
+
+def open_session(
+    path: Path, *, threads: int = 1, device: str = "cpu", precision: str = "float32"
+) -> ort.InferenceSession:
     """A session of ``threads`` threads on ``cpu`` or ``cuda``, with ONNX Runtime's errors made ours."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -82,17 +117,21 @@ def open_session(path: Path, *, threads: int = 1, device: str = "cpu") -> ort.In
     options.enable_cpu_mem_arena = False
     options.log_severity_level = _LOG_FATAL
     ort.disable_telemetry_events()
-    provider = _PROVIDERS.get(device)
-    if provider not in ort.get_available_providers():
-        raise ModelUnsupportedError(f"this onnxruntime cannot use the device {device!r}; use cpu")
+    provider = ready_cuda(precision) if device == "cuda" else "CPUExecutionProvider"
     try:
-        return ort.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+        session = ort.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
     except ort_errors.InvalidProtobuf as exc:
         raise ModelCorruptError(f"{path}: no whole ONNX file; export it or copy it again") from exc
     except Exception as exc:
         raise ModelUnsupportedError(
             f"{path} ({_versions(path)}): onnxruntime {ort.__version__} cannot run it: {_load_reason(exc)}"
         ) from exc
+    if device == "cuda" and not took_cuda(session):
+        raise ModelUnsupportedError(
+            "the device 'cuda' cannot be used here: onnxruntime finds no GPU, or misses a library of CUDA or cuDNN; "
+            "see python -c 'import onnxruntime; onnxruntime.print_debug_info()', or use cpu"
+        )
+    return session
 
 
 def _check_input(session: ort.InferenceSession, card: ModelCard, path: Path) -> None:

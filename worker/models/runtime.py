@@ -27,6 +27,10 @@ class Runtime(Protocol):
     digest: str
     #: False where ``predict`` looks at the number of images only, so that none need be fetched or decoded.
     decodes: bool
+    #: What computes: "cpu" or "cuda".
+    device: str
+    #: The arithmetic it computes in: "float32", "tf32", "float16", ...
+    precision: str
 
     def predict(self, images: Images) -> Scores:
         """Final scores of a batch: ``uint8[N, H, W, 3]`` in, ``float32[N, C]`` out, same length, same order.

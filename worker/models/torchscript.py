@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import torch
 
 from jobs.errors import FixedBatchError, ModelCorruptError, ModelRunError, ModelUnsupportedError
 from worker.models.card import ModelCard
+from worker.models.device import first_that_is_right, on_device
 from worker.models.runtime import Images, Scores
 from worker.models.tensors import check_scores, empty_scores, to_input, to_scores
+from worker.models.torch_ways import EXACT, Way, exact_float32, has_cuda, on_its_way, ways_on
 
 __all__ = ["TorchRuntime", "load_torchscript", "quiet_jit"]
 
@@ -32,11 +36,13 @@ class TorchRuntime:
 
     decodes = True
 
-    def __init__(self, module: Any, card: ModelCard, digest: str, device: str = "cpu") -> None:
+    def __init__(self, module: Any, card: ModelCard, digest: str, device: str = "cpu", way: Way = EXACT) -> None:
         self.card = card
         self.digest = digest
+        self.device = device
+        self.precision = way.precision
         self._module = module
-        self._device = device
+        self._way = way
 
     def predict(self, images: Images) -> Scores:
         """Final scores: ``uint8[N, H, W, 3]`` in, ``float32[N, C]`` out; no images give no rows."""
@@ -50,8 +56,8 @@ class TorchRuntime:
     def run(self, images: Images) -> Any:
         """The module's output as it is, in numpy; raises what torch raises."""
         batch = torch.from_numpy(np.ascontiguousarray(to_input(images, self.card)))
-        with torch.inference_mode():
-            return self._module(batch.to(self._device)).cpu().numpy()
+        with torch.inference_mode(), self._way.arithmetic(self.device):
+            return self._module(on_its_way(batch, self.device)).cpu().numpy()
 
 
 def load_torchscript(
@@ -62,18 +68,37 @@ def load_torchscript(
     ``threads`` is set for the whole process: torch has one pool.
     Raises a :class:`~jobs.errors.ModelFileError` of the class that fits.
     """
-    check_device(device)
     torch.set_num_threads(threads)
-    module = freeze(_open(path, device), path)
-    runtime = TorchRuntime(module, card, digest, device)
+    return load_on(device, path, card, digest, _module)
+
+
+def load_on(
+    device: str, path: Path, card: ModelCard, digest: str, module: Callable[[Path, str, Way], Any]
+) -> TorchRuntime:
+    """The runtime on a device, in the fastest way that the golden sample allows, checked against its card.
+
+    ``module(path, device, way)`` makes the module for one way.
+    """
+    needs = "install a torch that is built for CUDA, beside NVIDIA's driver"
+    return on_device(device, partial(_load, path, card, digest, module), has_cuda=has_cuda, needs=needs)
+
+
+def _load(
+    path: Path, card: ModelCard, digest: str, module: Callable[[Path, str, Way], Any], device: str
+) -> TorchRuntime:
+    if device != "cpu":
+        exact_float32()
+
+    def make(way: Way) -> TorchRuntime:
+        return TorchRuntime(module(path, device, way), card, digest, device, way)
+
+    runtime = first_that_is_right(ways_on(device), make, card)
     check_runtime(runtime, path)
     return runtime
 
 
-def check_device(device: str) -> None:
-    """Raise :class:`~jobs.errors.ModelUnsupportedError` where this torch has no such device."""
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise ModelUnsupportedError(f"this torch cannot use the device {device!r}; use cpu")
+def _module(path: Path, device: str, way: Way) -> Any:
+    return freeze(way.laid_out(_open(path, device)), path)
 
 
 def check_runtime(runtime: TorchRuntime, path: Path) -> None:
@@ -109,6 +134,10 @@ def _open(path: Path, device: str) -> Any:
         try:
             return torch.jit.load(str(path), map_location=device)
         except Exception as exc:
+            if "CUDA" in str(exc):  # of a GPU that is full or broken: the file may be whole
+                raise ModelUnsupportedError(
+                    f"the device {device!r} does not take the model: {str(exc).partition(chr(10))[0]}"
+                ) from exc
             if "Unknown builtin op" in str(exc) or "version" in str(exc):
                 reason = str(exc).strip().partition("\n")[0]
                 raise ModelUnsupportedError(f"{path}: torch {torch.__version__} cannot run it: {reason}") from exc
