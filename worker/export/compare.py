@@ -13,7 +13,7 @@ from torch import Tensor
 from jobs.errors import ExportError
 from worker.models.torchscript import last_line
 
-__all__ = ["ATOL", "RTOL", "eager", "first_line", "flat", "largest_difference"]
+__all__ = ["ATOL", "RTOL", "eager", "first_line", "flat", "largest_difference", "reason"]
 
 #: How far an export's outputs may be from the module's: rtol * |output| + atol.
 RTOL, ATOL = 1e-3, 1e-5
@@ -75,6 +75,13 @@ def flat(output: Any) -> Arrays:
 def first_line(exc: BaseException) -> str:
     """The first line of a message: torch's and users' may have pages."""
     return str(exc).strip().partition("\n")[0]
+
+
+def reason(exc: BaseException) -> str:
+    """An error's class and first line, and the last place of the user's code that torch names."""
+    places = [line.strip() for line in str(exc).splitlines() if line.strip().startswith('File "')]
+    where = f" ({places[-1]})" if places else ""
+    return f"{type(exc).__name__}: {first_line(exc)}{where}"
 
 
 def _drift(number: int, got: NDArray[Any], expected: NDArray[Any], shape: list[list[int]]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jobs.errors import ExportError, UsageError
 from worker.export.calm import one_thread
 from worker.export.classifier import ImageClassifier, as_classifier
-from worker.export.compare import ATOL, RTOL, eager, first_line, largest_difference
+from worker.export.compare import ATOL, RTOL, eager, largest_difference, reason
 from worker.export.files import written_whole
 from worker.export.onnx import OPSET, to_onnx
 from worker.export.probes import image_probes
@@ -135,7 +135,7 @@ def _scores(classifier: ImageClassifier, images: Tensor, card: ModelCard) -> NDA
     except Exception as exc:
         size = " x ".join(str(length) for length in images.shape[1:3])
         raise ExportError(
-            f"the module fails on a batch of {len(images)} images of {size}: {type(exc).__name__}: {first_line(exc)}; "
+            f"the module fails on a batch of {len(images)} images of {size}: {reason(exc)}; "
             "it must take float32[N, 3, H, W] and give one tensor of logits [N, C]"
         ) from exc
     check_scores(scores, card, len(images))

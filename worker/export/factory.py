@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from jobs.errors import ExportError, ModelCardError
-from worker.export.compare import first_line
+from worker.export.compare import reason
 from worker.export.weights_file import load_weights
 from worker.models.card import ModelCard
 from worker.models.loader import digest
@@ -51,7 +51,7 @@ def _found(reference: str) -> Any:
     except (ImportError, AttributeError) as exc:
         raise ExportError(f"--module {reference}: {exc}") from exc
     except Exception as exc:
-        raise ExportError(f"--module {reference}: importing it raised {type(exc).__name__}: {first_line(exc)}") from exc
+        raise ExportError(f"--module {reference}: importing it raised {reason(exc)}") from exc
     return found
 
 
@@ -61,7 +61,7 @@ def _made(factory: Any, reference: str) -> nn.Module:
     try:
         network = factory()
     except Exception as exc:
-        raise ExportError(f"--module {reference}: calling it raised {type(exc).__name__}: {first_line(exc)}") from exc
+        raise ExportError(f"--module {reference}: calling it raised {reason(exc)}") from exc
     if not isinstance(network, nn.Module):
         raise ExportError(f"--module {reference} gives a {type(network).__name__}, not a torch.nn.Module")
     return network

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from jobs.errors import ExportError, ModelFileError, UsageError
 from worker.export.calm import one_thread
 from worker.export.classifier import name_of
-from worker.export.compare import eager, first_line, largest_difference
+from worker.export.compare import eager, first_line, largest_difference, reason
 from worker.export.files import written_whole
 from worker.export.probes import tensor_probes
 from worker.export.torchscript import METHODS, to_torchscript
@@ -201,9 +201,7 @@ def _cause(exc: BaseException) -> str:
     """torch.onnx wraps the reason in pages of advice; the reason is the first error of the chain."""
     while exc.__cause__ is not None:
         exc = exc.__cause__
-    places = [line.strip() for line in str(exc).splitlines() if line.strip().startswith('File "')]
-    where = f" ({places[-1]})" if places else ""
-    return f"{type(exc).__name__}: {first_line(exc)}{where}"
+    return reason(exc)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from jobs.errors import ExportError, ModelUnsupportedError, TraceError
 from worker.export.calm import one_thread
 from worker.export.classifier import name_of
-from worker.export.compare import largest_difference
+from worker.export.compare import largest_difference, reason
 from worker.export.onnx import quiet
 from worker.export.probes import tensor_probes
 from worker.models import loader
@@ -52,7 +52,7 @@ def to_torch_export(
             program = torch.export.export(module, tuple(example), dynamic_shapes=tuple({0: batch} for _ in example))
         except Exception as exc:
             raise TraceError(
-                f"torch.export cannot capture {name_of(module)}: {_first_line(exc)}; try --format torchscript or "
+                f"torch.export cannot capture {name_of(module)}: {reason(exc)}; try --format torchscript or "
                 "onnx, which keep a branch on data"
             ) from exc
     try:
@@ -84,15 +84,7 @@ def compiled_ahead(path: Path) -> Iterator[TorchRuntime]:
                 torch._inductor.aoti_compile_and_package(program, package_path=str(package))
                 module = torch._inductor.aoti_load_package(str(package))
             except Exception as exc:
-                raise ModelUnsupportedError(f"{path}: AOTInductor cannot compile it: {_first_line(exc)}") from exc
+                raise ModelUnsupportedError(f"{path}: AOTInductor cannot compile it: {reason(exc)}") from exc
         runtime = TorchRuntime(module, loader.read_card(path), loader.digest(path))
         check_runtime(runtime, path)
         yield runtime
-
-
-def _first_line(exc: BaseException) -> str:
-    """The reason, and the last place of the user's code that torch names."""
-    lines = [line.strip() for line in str(exc).strip().splitlines()]
-    places = [line for line in lines if line.startswith('File "')]
-    where = f" ({places[-1]})" if places else ""
-    return f"{lines[0] if lines else type(exc).__name__}{where}"
