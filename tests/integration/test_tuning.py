@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jobs.settings import Settings
@@ -38,6 +42,7 @@ def test_a_plan_is_made_of_real_work_and_kept() -> None:
     assert [(trial.pool, trial.streams, trial.threads) for trial in plan.trials] == trials.settings_of(2)
     assert all(trial.images_per_s > 0 and trial.batch_size >= 1 for trial in plan.trials)
     assert plan.best in plan.trials
+    assert plan.device == "cpu"
     assert tuning.keep("sha256:" + "ab" * 32, plan)
     assert tuning.recall("sha256:" + "ab" * 32) == plan
     assert tuning.recall("sha256:" + "cd" * 32) is None
@@ -52,6 +57,38 @@ def test_another_setting_must_be_much_faster_in_every_round() -> None:
     ):
         found, _ = trials._judged({USUAL: [100.0] * 3, threads: rates}, {1: 4})
         assert (found.pool, found.streams, found.threads) == best
+
+
+def test_a_setting_that_cannot_be_had_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    with ExitStack() as stack:
+        gone = trials._ready(stack, ("prefork", 1, 1), loader.load(MODEL), ("no-such-model", "cpu", 1))
+    assert gone is None
+    assert "1 streams of the prefork pool are left out: no model 'no-such-model'" in caplog.text
+
+
+def test_on_a_gpu_streams_are_processes_that_decode_and_not_more_than_it_has_room_for() -> None:
+    assert trials.settings_of(1, "cuda") == [("prefork", 1, 1)]
+    assert trials.settings_of(8, "cuda") == [("prefork", 8, 1), ("threads", 8, 1), ("prefork", 4, 1)]
+    assert max(streams for _, streams, _ in trials.settings_of(128, "cuda")) == trials.MOST_ON_GPU
+
+
+def test_a_plan_is_for_one_device_and_the_gpus_that_can_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, plan = "sha256:" + "ab" * 32, Plan(Trial("prefork", 2, 1, 64, 900.0), device="cuda")
+    monkeypatch.setattr(tuning, "GPUS", tmp_path / "gpus")
+    monkeypatch.setattr(tuning, "WSL_GPU", tmp_path / "no-wsl")
+    assert tuning.plan_file(digest, "auto") == tuning.plan_file(digest, "cpu")
+
+    gpu = tmp_path / "gpus" / "0000:01:00.0"
+    gpu.mkdir(parents=True)
+    (gpu / "information").write_text("Model: \t\t NVIDIA Wheel\nIRQ: 1\n")
+    assert tuning.keep(digest, plan, "auto")
+    assert tuning.recall(digest, "auto") == plan
+    assert tuning.recall(digest, "cpu") is None
+    assert tuning.recall(digest, "cuda") is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert tuning.recall(digest, "auto") is None
 
 
 def test_a_plan_that_cannot_be_read_is_made_anew(cache_folder: Path) -> None:
@@ -76,6 +113,8 @@ def test_a_process_takes_batch_and_rate_from_the_plan_unless_it_is_told_otherwis
     assert warm._pace(runtime, Settings(batch_size=3))[0] == 3
     assert warm._pace(runtime, Settings(threads=2))[0] in warm.BATCH_SIZES
     assert warm._pace(runtime, Settings(tune="off"))[0] in warm.BATCH_SIZES
+    tuning.keep(runtime.digest, Plan(Trial("prefork", 2, 1, 500, 200.0), device="cuda"))
+    assert warm._pace(runtime, Settings())[0] in warm.BATCH_SIZES
 
 
 def test_noop_and_a_missing_model_need_no_plan() -> None:
@@ -83,17 +122,52 @@ def test_noop_and_a_missing_model_need_no_plan() -> None:
     assert tuning.ensure("no-such-model") is None
 
 
+def test_where_the_device_is_not_there_the_worker_alone_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    said: list[str] = []
+    assert tuning.ensure(MODEL, device="cuda", say=said.append) is None
+    assert [line.partition(" ")[0] for line in said] == ["measuring"]
+
+
+def test_serve_ends_with_one_line_where_the_device_is_not_there(redis: RedisServer) -> None:
+    command = [sys.executable, "-m", "worker", "serve", "--device", "cuda", "--model", MODEL, "--concurrency", "1"]
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "LABELMILL_TUNE": "off", "LABELMILL_BROKER_URL": redis.broker_url}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 16
+    assert done.stderr.count("labelmill-worker:") == 1
+    assert "'cuda' cannot be used here" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_command_prints_the_table_and_names_the_best(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", MODEL]) == 0
-    head, *rows, kept = capsys.readouterr().out.splitlines()
+    head, *rows, device, kept = capsys.readouterr().out.splitlines()
     assert head.split() == ["pool", "streams", "threads", "batch", "images/s"]
     assert sum("<- best" in row for row in rows) == 1
+    assert device == "device: cpu"
     assert Path(kept.removeprefix("kept in ")).is_file()
 
 
 def test_a_worker_measures_once_and_starts_with_what_it_found(redis: RedisServer) -> None:
-    for told, often in (([], 1), ([], 0), (["--batch-size=3"], 0)):
+    all_told = ["--batch-size=3"]  # pool and concurrency are told throughout
+    for told, often in ((all_told, 0), ([], 1), ([], 0)):
         with worker_process(redis, model=MODEL, env=dict(os.environ, LABELMILL_TUNE="auto"), options=told) as worker:
             log = worker.log()
         assert log.count("measuring the best setting") == often
         assert ("batches of 3," in log) == bool(told)
+        assert "on cpu in float32" in log
+
+
+def test_the_process_that_forks_the_pool_loads_no_runtime(redis: RedisServer) -> None:
+    with worker_process(redis, model=MODEL, concurrency=1, env=dict(os.environ, LABELMILL_TUNE="off")) as worker:
+        families = {process.pid: process for process in [psutil.Process(worker.pid)]}
+        families |= {child.pid: child for child in families[worker.pid].children()}
+        loaded = {pid: _libraries(process) for pid, process in families.items()}
+    assert loaded.pop(worker.pid) == set()
+    assert {"onnxruntime"} in loaded.values()
+
+
+def _libraries(process: psutil.Process) -> set[str]:
+    """Runtimes whose libraries are in its memory."""
+    paths = [mapped.path for mapped in process.memory_maps()]
+    return {name for name in ("onnxruntime", "torch") for path in paths if f"/{name}/" in path}

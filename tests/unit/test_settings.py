@@ -40,6 +40,7 @@ def test_each_kind_of_value_is_read() -> None:
         ("LABELMILL_LEASE_S", "-1"),
         ("LABELMILL_LEASE_S", "nan"),
         ("LABELMILL_BACKLOG_LIMIT", "1.5"),
+        ("LABELMILL_DEVICE", "abacus"),
         ("LABELMILL_WEBHOOK_SECRET", "whsec_***"),
     ],
 )
