@@ -54,6 +54,11 @@ class BareLoop:
         for child in self._children:
             child.join()
 
+    @property
+    def pids(self) -> list[int]:
+        """Ids of its processes."""
+        return [child.pid for child in self._children]
+
     def tune(self, paths: Sequence[Path], *, rounds: int = 3) -> dict[int, float]:
         """Find the batch size with the highest median rate, and keep it; returns images/s by batch size."""
         rates: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}

@@ -15,14 +15,14 @@ from benchmarks.images import make_images
 from benchmarks.stack import labelmill
 from producer.client import Labelmill
 
-__all__ = ["bulk", "photo", "tiny", "variant"]
+__all__ = ["PHOTO_MODEL", "TINY_MODEL", "bulk", "images", "photo", "tiny", "variant"]
 
 PHOTO_MODEL, TINY_MODEL = "efficientnet-lite0", "cifar10-cnn"
 
 
 def photo(rounds: int) -> tuple[list[Goal], Contest]:
     """Photographs and EfficientNet-Lite0."""
-    folder, paths = _images("photo", 400)
+    folder, paths = images("photo", 400)
     few = [base64.b64encode(path.read_bytes()).decode() for path in paths[:60]]
     contest = Contest()
     with ExitStack() as stack:
@@ -49,7 +49,7 @@ def photo(rounds: int) -> tuple[list[Goal], Contest]:
 
 def tiny(rounds: int) -> tuple[list[Goal], Contest]:
     """32 x 32 PNGs and a small CNN."""
-    folder, paths = _images("tiny", 20_000)
+    folder, paths = images("tiny", 20_000)
     names = [str(path) for path in paths]
     contest = Contest()
     with ExitStack() as stack:
@@ -75,7 +75,7 @@ def tiny(rounds: int) -> tuple[list[Goal], Contest]:
 
 def variant(rounds: int, kind: str, count: int, model: Path) -> Contest:
     """``full``: the model as it is; ``other``: another file of it, on the same images."""
-    folder, paths = _images(kind, count)
+    folder, paths = images(kind, count)
     contest = Contest()
     with labelmill(PHOTO_MODEL) as full, labelmill(str(model)) as other:
         name = other.models()[0].name
@@ -102,7 +102,7 @@ def bulk(client: Labelmill, folder: Path, model: str, count: int) -> Callable[[]
     return run
 
 
-def _images(kind: str, count: int) -> tuple[Path, list[Path]]:
+def images(kind: str, count: int) -> tuple[Path, list[Path]]:
     """A folder and its images, each read once, so that they come from memory in every round."""
     folder = make_images(kind, count)
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -282,10 +282,26 @@ class Ledger:
         """Ids of all jobs, oldest first."""
         return [job.decode() for job in cast("list[bytes]", self.redis.zrange(f"{self.prefix}jobs", 0, -1))]
 
-    def entries(self, job: str, *, after: str = "0-0", limit: int = 100) -> list[Entry]:
-        """Up to ``limit`` closed chunks after a stream entry's id."""
-        raw = self.redis.xrange(self.key(job, "results"), min=f"({after}", count=limit)
-        return [_entry(*pair) for pair in cast("list[tuple[bytes, dict[bytes, bytes]]]", raw)]
+    def entries(self, job: str, *, after: str = "0-0", limit: int = 100, wait_s: float = 0.0) -> list[Entry]:
+        """Up to ``limit`` closed chunks after a stream entry's id; waits up to ``wait_s`` for the first of them."""
+        stream = self.key(job, "results")
+        if wait_s > 0:
+            block_ms = max(1, int(wait_s * 1000))
+            read = cast("list[Any]", self.redis.xread(cast("Any", {stream: after}), count=limit, block=block_ms))
+            raw: Any = read[0][1] if read else []
+        else:
+            raw = self.redis.xrange(stream, min=f"({after}", count=limit)
+        return [_entry(*pair) for pair in raw]
+
+    def outlook(self, job: str) -> tuple[bool, bool]:
+        """Whether a job has ended, and whether any of its results were retried. Raises as :meth:`status` does."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hget(self.key(job), "state")
+            pipe.exists(self.key(job, "superseded"))
+            state, retried = pipe.execute()
+        if state is None:
+            raise JobError(f"there is no job {job[:80]!a}")
+        return state == b"ended", bool(retried)
 
     def entry(self, job: str, entry: str) -> Entry:
         """One closed chunk by its stream entry's id. Raises :class:`JobError` where there is none."""
@@ -300,11 +316,6 @@ class Ledger:
         """The id of the stream entry that was written last; ``0-0`` where there is none."""
         last = cast("list[tuple[bytes, Any]]", self.redis.xrevrange(self.key(job, "results"), count=1))
         return last[0][0].decode() if last else "0-0"
-
-    def wait_for_entry(self, job: str, *, after: str, timeout_s: float) -> bool:
-        """Wait until a chunk is closed after a stream entry's id; False when none was in time."""
-        stream = {self.key(job, "results"): after}
-        return bool(self.redis.xread(cast("dict[Any, Any]", stream), count=1, block=max(1, int(timeout_s * 1000))))
 
     def superseded(self, job: str) -> dict[str, frozenset[int]]:
         """Positions that were retried, by stream entry; readers pass them over."""

@@ -37,28 +37,27 @@ class ResultReader:
 
         While nothing new is there, an empty page comes every ``wait_s``, so that the caller can look around.
         """
+        ended, _ = self._patience(self._outlook)
         while True:
-            ended, page = self._patience(partial(self._read, after))
+            was_ended = ended  # asked before the page is read: what is read after it is complete
+            wait_s_now = wait_s if follow and not ended else 0.0
+            page = self._patience(partial(self.ledger.entries, self.job, after=after, limit=PAGE, wait_s=wait_s_now))
+            ended, retried = self._patience(self._outlook)  # raises where it was forgotten: there may have been more
             if page:
                 after = page[-1].id
-                results, skipped = self._patience(partial(self._results, page))
+                results, skipped = self._patience(partial(self._results, page, retried=retried))
                 self.skipped += skipped
                 yield after, results
-            elif ended or not follow:
+            elif was_ended or not follow:
                 return
             else:
                 yield after, []
-                self._patience(partial(self.ledger.wait_for_entry, self.job, after=after, timeout_s=wait_s))
 
-    def _read(self, after: str) -> tuple[bool, list[Entry]]:
-        ended = self.ledger.status(self.job).ended  # asked first: what is read after it is complete
-        page = self.ledger.entries(self.job, after=after, limit=PAGE)
-        if ended and not page:
-            self.ledger.status(self.job)  # where it was forgotten meanwhile, there may have been more
-        return ended, page
+    def _outlook(self) -> tuple[bool, bool]:
+        return self.ledger.outlook(self.job)
 
-    def _results(self, page: list[Entry]) -> tuple[list[Result], int]:
-        superseded = self._superseded(page)
+    def _results(self, page: list[Entry], *, retried: bool) -> tuple[list[Result], int]:
+        superseded = self._superseded(page) if retried else {}
         results = [
             result
             for entry in page

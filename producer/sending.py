@@ -15,7 +15,6 @@ from jobs.backlog import measured_rate
 from jobs.errors import JobError, LabelmillError
 from jobs.items import Item, check_items, encode_chunk
 from jobs.ledger import JobStatus, MissingBlobError, Queued, TakenError
-from jobs.tickets import ENOUGH
 from producer.ids import check_ids, missing, sent_ids
 from producer.lock import SendLock
 from producer.sources import Picture, Source, Upload
@@ -31,6 +30,8 @@ CHUNK_S = 0.1
 RESIZE_S = 2.0
 #: Items of a chunk at the least and the most, and where no worker has said how fast it is.
 SMALLEST_CHUNK, LARGEST_CHUNK, UNKNOWN_CHUNK = 4, 512, 32
+#: Chunks of a job up to which each is rung for. Whoever takes a ticket leaves others where more wait.
+RUNG = 2
 #: Bytes of uploaded images in one chunk; one image may be larger.
 CHUNK_BYTES = 4 << 20
 #: Seconds between two looks at what a producer waits for.
@@ -195,8 +196,8 @@ class Sender:
         check_items(chunk.items)
         payload = encode_chunk(chunk.items, base=base, sent_ms=int(time.time() * 1000))
         queued = self._client.patience(lambda: self._submit(number, payload, chunk.blobs, writer))
-        if queued.chunks <= ENOUGH:
-            self._client.patience(lambda: self._client.bell.top_up(lane, queued.chunks))
+        if queued.chunks <= RUNG:
+            self._client.patience(lambda: self._client.bell.ring(lane))
         return queued.items
 
     def _submit(self, number: int, payload: bytes, blobs: dict[str, bytes], writer: str) -> Queued:

@@ -52,6 +52,8 @@ def serve_ticket(lane: str, *, token: str, bell: Bell) -> int:
     engine = warm.engine_of_lane(lane)
     images = 0
     until = time.monotonic() + TURN_S
+    if warm.closed.is_set():
+        return 0
     claim = warm.patience(lambda: warm.ledger.claim(lane, token, lease_s=warm.settings.lease_s))
     while claim is not None:
         images += len(claim.chunk.items)
@@ -89,7 +91,7 @@ def _serve(warm: Warm, engine: Engine, claim: Claim, lane: str, until: float) ->
     done, postponed = split_postponed(done)
     warm.computed(model, "bulk", done)
     began = time.perf_counter()
-    first = warm.queues_before(lane) if time.monotonic() < until else None
+    first = warm.queues_before(lane) if time.monotonic() < until and not warm.closed.is_set() else None
     then = None if first is None else Next(lane, warm.settings.lease_s, first)
     recorded, following = warm.patience(
         lambda: warm.ledger.finish_and_claim(

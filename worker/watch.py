@@ -105,9 +105,13 @@ class Watch:
         """Celery ends a process that is past its time, but no thread."""
         if self._is_prefork:
             return
-        limit, now = self.settings.chunk_time_limit_s + TURN_S, time.time()
-        late = [r for r in tuple(worker_state.active_requests) if r.time_start and now - r.time_start > limit]
+        limit = self.settings.chunk_time_limit_s
+        begun = time.time() - limit - TURN_S  # a ticket may have had other chunks before
+        late = [r for r in tuple(worker_state.active_requests) if r.time_start and r.time_start < begun]
         if late:
+            from worker.warm import current
+
+            current().closed.set()  # or another thread takes up what is given back now, and ends with this process
             self._report(late, limit)
             self.drain.end_hard(f"{len(late)} past {limit:g} s, in a thread that cannot be ended", again=True)
 

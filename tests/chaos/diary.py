@@ -107,7 +107,8 @@ class Reader:
 
     def is_in_hand(self, claim: Event) -> bool:
         """Whether its process has yet to finish what it claimed."""
-        return not any(e.what in ("recorded", "late") and e.more == claim.more[:1] for e in self.events())
+        ends = (e for e in self.events() if e.what in ("recorded", "late"))
+        return not any(end.key == claim.key and end.more == claim.more[:1] for end in ends)
 
     def recoveries(self, kills: Collection[Kill]) -> list[float]:
         """Seconds from each kill until each chunk of the killed, or a half of it, was claimed again."""

@@ -1,0 +1,103 @@
+"""Where the time of one image goes: processor time of each process that has to do with it, and of each stage.
+
+python -m benchmarks.stages photo
+python -m benchmarks.stages tiny --rounds 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from benchmarks.bare import TOP_K, BareLoop
+from benchmarks.stack import labelmill
+from benchmarks.throughput import PHOTO_MODEL, TINY_MODEL, bulk, images
+from jobs.items import Item
+from worker.decode import DecodeLimits, decode_into
+from worker.engine import Engine
+from worker.fetch import Fetcher
+from worker.models import loader
+
+#: What is measured: its model, and how many images.
+WORK = {"photo": (PHOTO_MODEL, 400), "tiny": (TINY_MODEL, 20_000)}
+#: Images that the stages are timed on.
+SAMPLE = 400
+
+Processes = Mapping[str, Sequence[psutil.Process]]
+
+
+def main() -> None:
+    """Measure, and print microseconds of processor time for each image."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__)
+    parser.add_argument("work", choices=sorted(WORK))
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    model, count = WORK[args.work]
+    folder, paths = images(args.work, count)
+    with BareLoop(model) as bare:
+        bare.tune(paths[: count // 5])
+        stages(model, paths[:SAMPLE], bare.batch_size)
+        loop = {"the bare loop": [psutil.Process(pid) for pid in bare.pids]}
+        with labelmill(model) as client:
+            ours = _ours(loop["the bare loop"])
+            run = bulk(client, folder, model, count)
+            run()
+            ratios, spent = [], []
+            for _ in range(args.rounds):
+                seconds, of_loop = _spent(loop, lambda: bare.run(paths))
+                rate, of_ours = _spent(ours, run)
+                ratios.append(rate * seconds / count)
+                spent.append({**of_loop, **of_ours})
+    for name in spent[0]:
+        each = statistics.median(figures[name] for figures in spent) / count
+        print(f"{name:28}{each * 1e6:10.1f} us of processor time an image")
+    print(f"{'bulk / bare loop':28}{statistics.median(ratios):10.3f}")
+
+
+def stages(model: str, paths: Sequence[Path], batch_size: int) -> None:
+    """Print what each stage of the engine takes, alone in this process."""
+    runtime = loader.load(model)
+    preprocessing, limits = runtime.card.preprocessing, DecodeLimits()
+    engine = Engine(runtime, lambda data, out: decode_into(data, out, preprocessing, limits), batch_size=batch_size)
+    items = [Item(path.name, str(path)) for path in paths]
+    fetcher = Fetcher(file_roots=[paths[0].parent])
+    engine.run(items[:batch_size], fetcher.fetch, top_k=TOP_K)
+    began = time.perf_counter()
+    spent = engine.run(items, fetcher.fetch, top_k=TOP_K).spent
+    rest = time.perf_counter() - began - spent.fetch_s - spent.decode_s - spent.predict_s
+    found = {"read": spent.fetch_s, "decode": spent.decode_s, "predict": spent.predict_s, "rank, and the rest": rest}
+    for name, seconds in found.items():
+        print(f"{'  ' + name:28}{seconds / len(items) * 1e6:10.1f} us alone in one process, batches of {batch_size}")
+
+
+def _ours(others: Sequence[psutil.Process]) -> Processes:
+    known = {process.pid for process in others}
+    started = [p for p in psutil.Process().children() if p.pid not in known]
+    workers = [p for p in started if "worker" in p.cmdline()]
+    return {
+        "ours: processes of the pool": [child for worker in workers for child in worker.children()],
+        "ours: main process": workers,
+        "ours: Redis": [p for p in started if "redis" in p.name()],
+        "ours: client": [psutil.Process(os.getpid())],
+    }
+
+
+def _spent(of: Processes, run: Callable[[], float]) -> tuple[float, dict[str, float]]:
+    """What ``run`` gives, and the seconds of processor time that each group took meanwhile."""
+    before = {name: _seconds(group) for name, group in of.items()}
+    answer = run()
+    return answer, {name: _seconds(group) - before[name] for name, group in of.items()}
+
+
+def _seconds(group: Sequence[psutil.Process]) -> float:
+    return float(sum(sum(process.cpu_times()[:2]) for process in group))
+
+
+if __name__ == "__main__":
+    main()
