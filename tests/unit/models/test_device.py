@@ -15,6 +15,7 @@ from plain import plain_onnx, with_changed_weights
 
 from jobs.errors import GoldenSampleError, LabelmillError, ModelRunError, ModelUnsupportedError
 from worker.cli import main
+from worker.export.prepare import prepare
 from worker.models import golden, loader, torch_export, torchscript
 from worker.models.card import ModelCard
 from worker.models.device import asked_for, first_that_is_right, on_device
@@ -152,6 +153,16 @@ def test_the_first_arithmetic_that_meets_the_golden_sample_is_taken(
     refused, taken = caplog.messages
     assert "does not compute in bfloat16" in refused
     assert "computes in float16" in taken
+
+
+def test_a_model_of_the_house_is_too_exact_for_float16(tmp_path: Path) -> None:
+    path = prepare("cifar10-cnn", file_format="torchscript", model_dir=tmp_path)
+
+    runtime = first_that_is_right(GPU_WAYS, partial(torch_runtime, "torchscript", path), loader.read_card(path))
+
+    assert runtime.precision == "float32"
+    with pytest.raises(GoldenSampleError):
+        golden.verify(torch_runtime("torchscript", path, HALF))
 
 
 def test_where_none_meets_it_the_exact_one_is_left(torch_file: tuple[str, Path]) -> None:
