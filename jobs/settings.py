@@ -246,7 +246,7 @@ class Settings:
         """The name of the default model: a file's stem, a name as it is."""
         first = self.models[0]
         path = Path(first)
-        return path.stem if path.suffix in MODEL_SUFFIXES else path.name
+        return path.stem if path.suffix in MODEL_SUFFIXES else path.name.partition(":")[0]  # noop:LABELS:MS
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{f.name}={_shown(f.name, getattr(self, f.name))!r}" for f in fields(self))
