@@ -7,7 +7,7 @@ EXTRAS := embedded,onnx,torch,export,parquet,s3,web,dev
 # Tests that run at once: they wait for processes more than they compute.
 JOBS   ?= 2
 
-.PHONY: help setup model demo web lint format test test-page test-slow test-brokers compose-test chaos fuzz bench clean
+.PHONY: help setup model demo web lint format test test-page test-slow test-brokers compose-test chaos fuzz bench bench-peers clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -61,6 +61,10 @@ bench: model     ## the table of speeds beside the bare loop and plain Celery (m
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/labelmill-worker prepare cifar10-cnn
 	$(BIN)/python -m benchmarks $(PARTS)
+
+bench-peers: model ## the same work by RQ, Dramatiq, Mosec, LitServe, BentoML, Ray and plain Celery (about 10 minutes; PEERS="rq ray" for some)
+	$(BIN)/labelmill-worker prepare cifar10-cnn
+	$(BIN)/python -m benchmarks.peers --kill $(PEERS)
 
 compose-test: model ## docker-compose.yml for real, in a Docker engine of its own (root; it says which of Debian's packages are missing)
 	$(BIN)/python -m tests.compose

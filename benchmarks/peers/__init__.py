@@ -1,0 +1,1 @@
+"""The same work by other queues, servers and data pipelines: ``make bench-peers``."""
