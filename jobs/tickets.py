@@ -24,7 +24,7 @@ __all__ = ["ENOUGH", "TICKET_TASK", "Bell"]
 TICKET_TASK = "labelmill.ticket"
 #: Tickets of one lane that need to wait at most. With whoever takes one putting another there, a fleet of any size is
 #: busy after a few rounds.
-ENOUGH = 16
+ENOUGH = 4
 #: Tickets that one call publishes at most, so that a sweep stays short.
 MAX_BURST = 500
 #: AMQP's reply code for a queue that is not there.

@@ -14,6 +14,7 @@ from jobs.items import Item
 from jobs.ledger import JobRequest
 from jobs.reconciler import Reconciler
 from jobs.registry import ModelInfo, WorkerInfo
+from jobs.tickets import ENOUGH
 from producer import lock, sending
 from producer.client import Labelmill
 from producer.ids import sent_ids
@@ -267,10 +268,10 @@ def test_a_job_that_was_closed_before_all_was_sent_is_not_taken_for_complete(job
 
 def test_tickets_of_a_job_that_was_cancelled_do_not_stay_for_ever(job: Job, client: Labelmill) -> None:
     job.send(Numbered(100), chunk_size=10)
-    assert client.bell.waiting("noop.bulk") == 10
+    rung = client.bell.waiting("noop.bulk")
     reconciler = Reconciler(client.ledger, client.bell)
     assert reconciler.sweep() == 0
-    assert client.bell.waiting("noop.bulk") == 10
+    assert client.bell.waiting("noop.bulk") == rung > 0
     job.cancel()
     reconciler.sweep()
     assert client.bell.waiting("noop.bulk") == 0
@@ -280,7 +281,7 @@ def test_images_that_come_while_tickets_are_taken_away_are_rung_for(job: Job, cl
     job.send(Numbered(100), chunk_size=10)
     client.bell.clear("noop.bulk")
     reconciler = Reconciler(client.ledger, client.bell)
-    assert (reconciler.sweep(), reconciler.sweep(), client.bell.waiting("noop.bulk")) == (0, 10, 10)
+    assert (reconciler.sweep(), reconciler.sweep(), client.bell.waiting("noop.bulk")) == (0, ENOUGH, ENOUGH)
 
 
 def test_chunks_are_a_tenth_of_a_second_of_what_workers_really_do(

@@ -55,11 +55,11 @@ def test_lost_tickets_are_rung_again_after_two_looks_and_no_others(
     redis: RedisServer, bell: Bell, reconciler: Reconciler
 ) -> None:
     write_chunks(redis, 10)
-    bell.ring(LANE, 7)
-    assert [reconciler.sweep() for _ in range(4)] == [0, 3, 0, 0]
+    bell.ring(LANE, 1)
+    assert [reconciler.sweep() for _ in range(4)] == [0, ENOUGH - 1, 0, 0]
     redis.client.delete(LANE)
-    assert [reconciler.sweep() for _ in range(3)] == [0, 10, 0]
-    assert bell.waiting(LANE) == 10
+    assert [reconciler.sweep() for _ in range(3)] == [0, ENOUGH, 0]
+    assert bell.waiting(LANE) == ENOUGH
 
 
 def test_a_chunk_of_a_silent_worker_is_rung_at_once(redis: RedisServer, bell: Bell, reconciler: Reconciler) -> None:
@@ -88,7 +88,7 @@ def test_all_tickets_lost_in_the_middle_of_a_job_cost_seconds(redis: RedisServer
 def test_what_waits_long_is_done_with_few_tickets(redis: RedisServer, tmp_path: Path) -> None:
     names = write_images(tmp_path, 1500)
     job = submit(redis, tmp_path, chunk_size=3)
-    assert redis.client.llen(LANE) == ENOUGH
+    assert redis.client.llen(LANE) <= ENOUGH
     redis.client.config_resetstat()
     with worker_process(redis, file_roots=[tmp_path]):
         assert len(ends_of(job)) == len(names)

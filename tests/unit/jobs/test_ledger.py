@@ -96,7 +96,8 @@ def go_on(books: Books, claim: Claim, *unless: str) -> tuple[bool, Claim | None]
 def test_a_finish_may_claim_the_next_chunk_under_the_same_token(books: Books) -> None:
     books.job(["a"], ["b"])
     recorded, following = go_on(books, books.claimed("token"))
-    assert recorded and following is not None
+    assert recorded
+    assert following is not None
     assert (following.chunk_id, following.token) == ("1", "token")
     assert books.counts() == {"total": 2, "leased": 1, "succeeded": 1}
     assert go_on(books, following) == (True, None)
@@ -117,7 +118,9 @@ def test_a_finish_that_comes_too_late_claims_the_next_chunk_all_the_same(books: 
     books.ledger.sweep()
     assert books.finish(books.claimed("another"))
     recorded, following = go_on(books, late)
-    assert not recorded and following is not None and following.chunk_id == "1"
+    assert not recorded
+    assert following is not None
+    assert following.chunk_id == "1"
     assert books.status().late_finishes == 1
 
 
