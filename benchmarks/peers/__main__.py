@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,20 @@ def main() -> int:
     results = _start(names, load)
     for work in args.work or IMAGES:
         Part(work, args.images or IMAGES[work], results).measure(names, args.rounds, args.kill)
-    (FOLDER.parent / "peers.json").write_text(json.dumps(results, indent=1))
-    (FOLDER.parent / "peers.md").write_text(report.to_markdown(results))
+        (FOLDER.parent / "peers.json").write_text(json.dumps(results, indent=1))
+        (FOLDER.parent / "peers.md").write_text(report.to_markdown(results))
     Console(width=None if sys.stdout.isatty() else 160).print(report.table(results))
     return int(any("failed" in work for one in results["contenders"].values() for work in one["works"].values()))
 
 
 def _start(names: Sequence[str], load: float) -> dict[str, Any]:
-    machine = {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version(), "load_before": load}
+    versions = {name: version(name) for name in ("onnxruntime", "numpy", "pillow")}
+    machine = {
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "load_before": load,
+        **versions,
+    }
     contenders = {
         name: {
             "title": CONTENDERS[name].title,
@@ -74,7 +81,7 @@ def _start(names: Sequence[str], load: float) -> dict[str, Any]:
         }
         for name in names
     }
-    return {"machine": machine, "bare": {}, "bare_batch": {}, "contenders": contenders}
+    return {"machine": machine, "bare": {}, "contenders": contenders}
 
 
 class Part:
@@ -85,22 +92,20 @@ class Part:
         folder = make_images(work, min(images, IMAGES[work]))
         self.paths = sorted(str(path) for path in folder.iterdir() if not path.name.startswith("."))
         os.environ.update({"BENCH_MODEL": MODELS[work], "BENCH_BATCH": "4"})
-        classify.__globals__["_runtime"].cache_clear()
         self.right = classify(self.paths)  # reads each file once, too, so that no round pays for a cold page cache
 
     def measure(self, names: Sequence[str], rounds: int, kill: bool) -> None:
         """Each contender with the bare loop beside it, one after the other."""
         before = set(psutil.Process().children())
+        rates: list[float] = []
         with BareLoop(MODELS[self.work]) as bare:
             bare.tune([Path(path) for path in self.paths[: SAMPLE[self.work]]])
-            self.results["bare_batch"][self.work] = bare.batch_size
-            rates: list[float] = []
             for name in names:
                 rates += self._contender(name, bare, rounds, kill)
-            own = [psutil.Process(), *set(psutil.Process().children()) - before]
-            self.results.setdefault("bare_pss_mb", {})[self.work] = pss_bytes(own[1:]) / 1e6
+            memory = pss_bytes(list(set(psutil.Process().children()) - before))
         if rates:
-            self.results["bare"][self.work] = statistics.median(rates)
+            found = {"rate": statistics.median(rates), "pss_mb": memory / 1e6, "batch": bare.batch_size}
+            self.results["bare"][self.work] = found
 
     def _contender(self, name: str, bare: BareLoop, rounds: int, kill: bool) -> list[float]:
         began = time.perf_counter()
@@ -116,7 +121,7 @@ class Part:
                 found["pss_mb"] = peer.peak_pss_bytes(self.paths[:many]) / 1e6
                 if self.work == "photo":
                     self._faults(peer, mine, kill)
-        except (RuntimeError, AssertionError) as exc:
+        except (RuntimeError, OSError, psutil.Error) as exc:
             found["failed"] = str(exc)
         if found["rates"]:
             found["ratio"] = report.ratio(found["rates"], found["bare"])

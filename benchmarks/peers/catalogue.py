@@ -64,7 +64,7 @@ CONTENDERS = {
         "RQ, one job an image, a pool of SimpleWorkers",
         "rq",
         "rq==3.0.0",
-        "counts of the whole queue, not of one's own work",
+        "none: every id has to be asked for",
         images=PART,
     ),
     "dramatiq": Contender(

@@ -65,7 +65,9 @@ class Calls:
 
 
 def _outcome(meta: Any) -> Any:
-    return meta["result"] if meta["status"] == "SUCCESS" else f"{meta['status']}: {meta['result']}"
+    if meta["status"] == "SUCCESS":
+        return meta["result"]
+    return f"{meta['result']['exc_type']}: {' '.join(map(str, meta['result']['exc_message']))}"
 
 
 def _spread(result: Any, many: int) -> list[Answer]:

@@ -15,7 +15,7 @@ from benchmarks.peers.work import Answer
 __all__ = ["KILL_WAIT_S", "after_kill", "broken_among", "kill_verdict", "one_broken"]
 
 #: Seconds to wait for answers after the kill, and of work to have been done before it, as a part of an untroubled run.
-KILL_WAIT_S, KILL_AT = 60.0, 0.4
+KILL_WAIT_S, KILL_AT = 30.0, 0.4
 #: Seconds to wait for the answers where one image is broken.
 BROKEN_WAIT_S = 20.0
 #: Images of the folder with a broken one, and the place of that one.
@@ -70,7 +70,7 @@ def kill_verdict(run: Run, right: Sequence[list[int]], untroubled_s: float) -> s
     missing = sum(answer is None for answer in run.answers)
     errors = Counter(answer for answer in run.answers if isinstance(answer, str))
     if missing:
-        said = f", {errors.total()} with an error" if errors else ""
+        said = f", {errors.total()} lost ({_words(errors.most_common(1)[0][0])})" if errors else ""
         return f"not done after {run.seconds - untroubled_s:.0f} s: {missing} of {len(right)} without an answer{said}"
     if errors:
         return f"{errors.total()} of {len(right)} answers lost ({_words(errors.most_common(1)[0][0])})"
@@ -86,4 +86,4 @@ def _same(answer: Answer, right: list[int]) -> bool:
 def _words(answer: Answer) -> str:
     if answer is None:
         return "no answer"
-    return "labels" if isinstance(answer, list) else " ".join(answer.split())[:80]
+    return "labels" if isinstance(answer, list) else " ".join(answer.split())[:60]

@@ -36,5 +36,5 @@ def serve(setup: Setup) -> Iterator[Classify]:
 
 def _answer(result: Result) -> Answer:
     if result.labels is None:
-        return str(result.error)
+        return f"{result.error['code']}: {result.error['message']}" if result.error else result.status
     return [number for one in result.labels for number in (one["index"], round(one["score"] * SCORE_UNITS))]

@@ -21,7 +21,7 @@ def serve(setup: Setup) -> Iterator[Classify]:
     """The service, and a client of it."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.peers.apps.mosec_app", "--address", "127.0.0.1"]
-    command += ["--port", str(port), "--timeout", "60000", "--log-level", "error", "--path", str(setup.folder / "ipc")]
+    command += ["--port", str(port), "--timeout", "10000", "--log-level", "error", "--path", str(setup.folder / "ipc")]
     env = {**setup.env, "BENCH_PROCESSES": str(setup.processes), "BENCH_WAIT_MS": str(WAIT_MS)}
     with running(command, log=setup.logs / "mosec.log", env=env):
         yield HttpClient(port, "/inference", str, list, CONNECTIONS[setup.work])

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 __all__ = ["ratio", "table", "to_markdown"]
 
-COLUMNS = ("", "photo", "tiny", "memory, MB", "progress", "an error for each image", "kill -9 of a model process")
+COLUMNS = (
+    "",
+    "photo",
+    "tiny",
+    "memory, MB (photo / tiny)",
+    "progress",
+    "an error for each image",
+    "kill -9 of a model process",
+)
 
 
 def ratio(rates: Sequence[float], bare: Sequence[float]) -> float:
@@ -22,7 +30,15 @@ def rows(results: Mapping[str, Any]) -> list[list[str]]:
     """A row for each contender, as strings, the fastest on photographs first."""
     contenders = results["contenders"].values()
     ordered = sorted(contenders, key=lambda one: -one["works"].get("photo", {}).get("ratio", 0))
-    return [_row(one) for one in ordered]
+    return [_bare(results), *map(_row, ordered)]
+
+
+def _bare(results: Mapping[str, Any]) -> list[str]:
+    works = results["bare"]
+    speeds = [
+        _speed({"ratio": 1.0, "rate": works[work]["rate"]} if work in works else None) for work in ("photo", "tiny")
+    ]
+    return ["the bare loop", *speeds, _memory(works.values()), "none", "none", "-"]
 
 
 def _row(contender: Mapping[str, Any]) -> list[str]:
@@ -32,11 +48,15 @@ def _row(contender: Mapping[str, Any]) -> list[str]:
         f"{contender['title']} ({version})" if version else contender["title"],
         _speed(works.get("photo")),
         _speed(works.get("tiny")),
-        " / ".join(f"{work['pss_mb']:.0f}" for work in works.values() if "pss_mb" in work) or "-",
+        _memory(works.values()),
         contender["progress"],
         contender.get("broken", "-"),
         contender.get("kill", "-"),
     ]
+
+
+def _memory(works: Iterable[Mapping[str, Any]]) -> str:
+    return " / ".join(f"{work['pss_mb']:.0f}" for work in works if "pss_mb" in work) or "-"
 
 
 def _speed(work: Mapping[str, Any] | None) -> str:
@@ -47,8 +67,7 @@ def _speed(work: Mapping[str, Any] | None) -> str:
 
 def table(results: Mapping[str, Any]) -> Table:
     """For the terminal."""
-    bare = "; ".join(f"{work}: {rate:,.0f} images/s" for work, rate in results["bare"].items())
-    made = Table(title="as ratios to the bare loop in the same round", caption=f"bare loop: {bare}", show_lines=True)
+    made = Table(title="as ratios to the bare loop in the same round", show_lines=True)
     for column in COLUMNS:
         made.add_column(column)
     for row in rows(results):

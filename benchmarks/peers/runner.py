@@ -21,7 +21,9 @@ from benchmarks.peers.work import Answer
 __all__ = ["Driver", "Run", "driver", "holds_a_model", "pss_bytes"]
 
 #: Seconds that a run may take, beyond which its answers count as missing.
-PATIENCE_S = 300.0
+PATIENCE_S = 120.0
+#: Seconds beyond that, in which the driver itself must answer.
+MARGIN_S = 30.0
 #: Seconds that a contender may take to be ready.
 WARM_S = 60.0
 #: Seconds between two looks at memory.
@@ -43,16 +45,20 @@ class Driver:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self._patience_s = 0.0
 
     def start(self, paths: Sequence[str], patience_s: float = PATIENCE_S) -> None:
         """Have it begin; :meth:`finish` waits for the answers."""
         assert self._process.stdin
+        self._patience_s = patience_s
         self._process.stdin.write(orjson.dumps({"paths": list(paths), "patience_s": patience_s}) + b"\n")
         self._process.stdin.flush()
 
     def finish(self) -> Run:
-        """The answers of what was started; raises RuntimeError where the driver died."""
+        """The answers of what was started; raises RuntimeError where the driver died or hangs."""
         assert self._process.stdout
+        if not self._is_ready(self._patience_s + MARGIN_S):
+            raise RuntimeError(f"its driver said nothing for {self._patience_s + MARGIN_S:.0f} s")
         if not (line := self._process.stdout.readline()):
             raise RuntimeError("its driver ended; see its log")
         return Run(**orjson.loads(line))
@@ -70,6 +76,10 @@ class Driver:
                 raise RuntimeError(f"not ready after {WARM_S:.0f} s: {wrong[0]}")
             time.sleep(0.1)
 
+    def _is_ready(self, timeout_s: float) -> bool:
+        assert self._process.stdout
+        return bool(select.select([self._process.stdout], [], [], timeout_s)[0])
+
     def processes(self) -> list[psutil.Process]:
         """It, and what it started."""
         own = psutil.Process(self._process.pid)
@@ -77,10 +87,9 @@ class Driver:
 
     def peak_pss_bytes(self, paths: Sequence[str]) -> int:
         """The most memory that its processes have together during a run, itself (the client) and a Redis among them."""
-        assert self._process.stdout
         self.start(paths)
         found = [pss_bytes(self.processes())]
-        while not select.select([self._process.stdout], [], [], SAMPLE_S)[0]:
+        while not self._is_ready(SAMPLE_S):
             found.append(pss_bytes(self.processes()))
         self.finish()
         return max(found)

@@ -32,7 +32,7 @@ def _batch(paths: Sequence[str]) -> list[list[int]]:
     from worker.decode import DecodeLimits, decode_into
     from worker.engine import top
 
-    runtime, limits = _runtime(), DecodeLimits()
+    runtime, limits = _runtime(os.environ["BENCH_MODEL"]), DecodeLimits()
     preprocessing = runtime.card.preprocessing
     images = np.empty((len(paths), *preprocessing.size, 3), np.uint8)
     for place, path in enumerate(paths):
@@ -43,10 +43,10 @@ def _batch(paths: Sequence[str]) -> list[list[int]]:
 
 
 @cache
-def _runtime() -> Any:
+def _runtime(model: str) -> Any:
     from worker.models import loader
 
-    return loader.load(os.environ["BENCH_MODEL"])
+    return loader.load(model)
 
 
 def _read(path: str) -> bytes:

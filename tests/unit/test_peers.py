@@ -41,7 +41,7 @@ def answers(**other: Answer) -> list[Answer]:
         (answers(), "completes, +1.5 s"),
         (answers(_3="408 batch", _4="408 batch"), f"2 of {AMONG} answers lost (408 batch)"),
         (answers(_3=None), f"not done after 2 s: 1 of {AMONG} without an answer"),
-        (answers(_3=None, _4="gone"), f"not done after 2 s: 1 of {AMONG} without an answer, 1 with an error"),
+        (answers(_3=None, _4="gone"), f"not done after 2 s: 1 of {AMONG} without an answer, 1 lost (gone)"),
         (answers(_3=RIGHT[4]), "done, with wrong labels"),
     ],
 )
@@ -99,16 +99,18 @@ def test_the_table_has_a_row_for_each_the_fastest_first_and_says_what_failed() -
         return {"title": title, "version": "1.0", "progress": "none", "works": {"photo": photo}}
 
     results = {
+        "bare": {"photo": {"rate": 2222.0, "pss_mb": 250.4}},
         "contenders": {
             "slow": one("Slow", {"ratio": 0.5, "rate": 1234.0, "pss_mb": 99.6}),
             "dead": one("Dead", {"failed": "not | ready"}),
             "fast": one("Fast", {"ratio": 0.9, "rate": 2000.0, "pss_mb": 10.0}),
-        }
+        },
     }
     lines = to_markdown(results).splitlines()
-    assert [line.split(" ")[1] for line in lines[2:]] == ["Fast", "Slow", "Dead"]
-    assert "| 0.50 (1,234 images/s) | - | 100 |" in lines[3]
-    assert r"failed: not \| ready" in lines[4]
+    assert [line.split(" ")[1] for line in lines[2:]] == ["the", "Fast", "Slow", "Dead"]
+    assert "| 1.00 (2,222 images/s) | - | 250 |" in lines[2]
+    assert "| 0.50 (1,234 images/s) | - | 100 |" in lines[4]
+    assert r"failed: not \| ready" in lines[5]
 
 
 def test_every_peer_is_pinned_and_says_how_it_runs_each_kind_of_work() -> None:
