@@ -26,7 +26,7 @@ from benchmarks.images import make_images
 from benchmarks.peers import faults, report
 from benchmarks.peers.catalogue import CONTENDERS, IMAGES
 from benchmarks.peers.driver import MODELS
-from benchmarks.peers.runner import Driver, driver, pss_bytes
+from benchmarks.peers.runner import Driver, driver
 from benchmarks.peers.venvs import FOLDER, python_of
 from benchmarks.peers.work import classify
 
@@ -96,16 +96,13 @@ class Part:
 
     def measure(self, names: Sequence[str], rounds: int, kill: bool) -> None:
         """Each contender with the bare loop beside it, one after the other."""
-        before = set(psutil.Process().children())
         rates: list[float] = []
         with BareLoop(MODELS[self.work]) as bare:
             bare.tune([Path(path) for path in self.paths[: SAMPLE[self.work]]])
             for name in names:
                 rates += self._contender(name, bare, rounds, kill)
-            memory = pss_bytes(list(set(psutil.Process().children()) - before))
         if rates:
-            found = {"rate": statistics.median(rates), "pss_mb": memory / 1e6, "batch": bare.batch_size}
-            self.results["bare"][self.work] = found
+            self.results["bare"][self.work] = {"rate": statistics.median(rates), "batch": bare.batch_size}
 
     def _contender(self, name: str, bare: BareLoop, rounds: int, kill: bool) -> list[float]:
         began = time.perf_counter()

@@ -38,7 +38,7 @@ def _bare(results: Mapping[str, Any]) -> list[str]:
     speeds = [
         _speed({"ratio": 1.0, "rate": works[work]["rate"]} if work in works else None) for work in ("photo", "tiny")
     ]
-    return ["the bare loop", *speeds, _memory(works.values()), "none", "none", "-"]
+    return ["the bare loop", *speeds, "-", "none", "none", "-"]
 
 
 def _row(contender: Mapping[str, Any]) -> list[str]:
