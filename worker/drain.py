@@ -57,6 +57,7 @@ class Drain:
         self.is_replacing = False
         # A signal handler may write here: it takes no lock.
         self._signals = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
+        self._asked = 0
         self._hard = threading.Lock()
 
     def start(self) -> None:
@@ -65,6 +66,7 @@ class Drain:
 
     def asked(self, how: str = "Warm", **_: Any) -> None:
         """Celery got a signal to end. Called in its signal handler."""
+        self._asked += 1
         os.eventfd_write(self._signals, 1 if how == "Warm" else 2)
 
     def replace(self, why: str) -> None:
@@ -108,8 +110,11 @@ class Drain:
                 self.bell.ring(lane)
         self.node.withdraw()
 
-    def _begin_again(self) -> NoReturn:
+    def _begin_again(self) -> None:
+        """Returns where somebody else asked this worker to end meanwhile."""
         _kill_children()
+        if self._asked > self.is_replacing:
+            return
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
                 stream.flush()
