@@ -40,7 +40,6 @@ if __name__ == "__main__":
         devices=1,
         workers_per_device=int(os.environ["BENCH_PROCESSES"]),
         timeout=60,
-        fast_queue=bool(os.environ.get("BENCH_FAST")),
     )
     port = int(os.environ["BENCH_PORT"])
     server.run(host="127.0.0.1", port=port, num_api_servers=1, generate_client_file=False, log_level="error")
