@@ -65,13 +65,17 @@ def labelmill(model: str, *, concurrency: int | None = None, workers: int = 1) -
         command = [sys.executable, "-m", "worker", "serve", "--model", model, "--log-level", "WARNING"]
         command += ["--concurrency", str(concurrency or len(os.sched_getaffinity(0)))]
         env = {"LABELMILL_BROKER_URL": url, "LABELMILL_FILE_ROOTS": "/"}
+        processes = []
         for number in range(workers):
             own = {**env, "LABELMILL_STATE_DIR": str(folder / f"state-{number}")}
             (folder / f"state-{number}").mkdir()
-            stack.enter_context(running(command, log=folder / f"worker-{number}.log", env=own))
+            log = folder / f"worker-{number}.log"
+            processes.append(stack.enter_context(running(command, log=log, env=own)))
         client = Labelmill(url)
         until(lambda: len(client.models()) == workers, f"workers of {model}")
         yield client
+        for process in processes:  # all at once, and not one after the other
+            process.send_signal(signal.SIGTERM)
 
 
 def until(condition: Callable[[], object], what: str) -> None:

@@ -57,18 +57,15 @@ class Roots:
         :class:`~jobs.errors.FetchFailedError`.
         """
         if path.startswith("/"):
-            return self._read(path)
+            data = self._read_plain(path)
+            return self._read_any(path) if data is None else data
         missing: ItemError = ForbiddenError(OUTSIDE)
         for root in self._named:
             try:
-                return self._read(root + path)
+                return self.read(root + path)
             except NotFoundError as exc:
                 missing = exc
         raise missing
-
-    def _read(self, path: str) -> bytes:
-        data = self._read_plain(path)
-        return self._read_any(path) if data is None else data
 
     def _read_plain(self, path: str) -> bytes | None:
         """The bytes of a plain file in a folder that we hold; ``None`` leaves it to :meth:`_read_any`."""
@@ -84,9 +81,11 @@ class Roots:
             return None
         try:
             status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > self.max_bytes:
+            size = status.st_size
+            if not stat.S_ISREG(status.st_mode) or size > self.max_bytes:
                 return None
-            return self._contents(file, status.st_size)
+            data = os.read(file, size + 1)
+            return data if len(data) == size else self._rest(file, data)
         except OSError:
             return None
         finally:
@@ -122,22 +121,21 @@ class Roots:
                 raise TooLargeError(f"the file has {status.st_size} bytes; at most {self.max_bytes} are allowed")
             file = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return self._contents(file, status.st_size)
+                return self._rest(file, b"")
             finally:
                 os.close(file)
         finally:
             os.close(held)
 
-    def _contents(self, file: int, size: int) -> bytes:
-        data = os.read(file, size + 1)
-        if len(data) == size:
-            return data
-        parts = [data]  # it is being written to, or larger than one read gives
-        while parts[-1]:
-            parts.append(os.read(file, 1 << 20))
-            if sum(map(len, parts)) > self.max_bytes:
-                raise TooLargeError(f"the file has more than {self.max_bytes} bytes")
-        return b"".join(parts)
+    def _rest(self, file: int, begin: bytes) -> bytes:
+        """All of a file that is being written to, or is larger than one read gives."""
+        whole = bytearray(begin)
+        while len(whole) <= self.max_bytes:
+            data = os.read(file, 1 << 20)
+            if not data:
+                return bytes(whole)
+            whole += data
+        raise TooLargeError(f"the file has more than {self.max_bytes} bytes")
 
     def _item_error(self, exc: OSError, path: str) -> ItemError:
         """What the sender may know: a link that leads outside tells nothing about what is there."""

@@ -124,14 +124,18 @@ def _run(warm: Warm, engine: Engine, claim: Claim) -> tuple[ChunkResult, int]:
 
 def _fetch(warm: Warm, claim: Claim) -> Callable[[str], bytes]:
     """How the items of a chunk are fetched; its blobs come in one round trip."""
-    wanted = [item.ref.removeprefix(BLOB) for item in claim.chunk.items if item.ref.startswith(BLOB)]
+    refs = [item.ref for item in claim.chunk.items]
+    read = warm.fetcher.reader(refs)
+    if not any(ref.startswith((BLOB, BROKEN)) for ref in refs):
+        return read
+    wanted = [ref.removeprefix(BLOB) for ref in refs if ref.startswith(BLOB)]
     blobs = warm.patience(lambda: warm.ledger.blobs(claim.job, wanted)) if wanted else {}
 
     def fetch(ref: str) -> bytes:
         if ref.startswith(BROKEN):
             raise item_error(ref.removeprefix(BROKEN))
         if not ref.startswith(BLOB):
-            return warm.fetcher.fetch(ref)
+            return read(ref)
         data = blobs.get(ref.removeprefix(BLOB))
         if data is None:
             raise NotFoundError("the uploaded bytes are gone")
