@@ -39,7 +39,7 @@ task_annotations = {
 # tickets that were fetched ahead.
 worker_prefetch_multiplier = 1
 worker_disable_prefetch = True
-# KiB, in pools of processes; a process past it is replaced when its chunk is done. Other pools: worker/watch.py.
+# KiB, in pools of processes; a process past it is replaced when its turn is over. Other pools: worker/watch.py.
 worker_max_memory_per_child = _settings.memory_limit // 1024 or None
 # A model loads longer than the 4 s that Celery gives a new process by default.
 worker_proc_alive_timeout = _settings.setup_timeout_s

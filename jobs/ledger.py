@@ -31,6 +31,7 @@ __all__ = [
     "COUNTS",
     "Claim",
     "DeadLetter",
+    "Done",
     "Entry",
     "JobRequest",
     "JobStatus",
@@ -207,7 +208,7 @@ class Ledger:
         args += (done["results"], done["digest"], done.get("cache_hits", 0))
         args += (",".join(map(str, done.get("postponed", ()))),)
         if then:
-            args += (then.lane, int(then.lease_s * 1000), *then.unless)
+            args += (then.lane, int(then.lease_s * 1000), int(then.is_over), *then.unless)
         recorded, answer = self._run("finish", *args)
         return bool(recorded), _claim(claim.token, answer)
 

@@ -134,11 +134,15 @@ class Done(TypedDict):
 
 @dataclass(frozen=True)
 class Next:
-    """A claim that is part of a finish: of which lane, for how long, and the broker's queues that must be empty."""
+    """A claim that is part of a finish: of which lane, for how long, and the broker's queues that must be empty.
+
+    ``is_over``: only what the same call, whose answer was lost, has claimed before.
+    """
 
     lane: str
     lease_s: float
     unless: tuple[str, ...] = ()
+    is_over: bool = False
 
 
 @dataclass(frozen=True)

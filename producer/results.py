@@ -48,7 +48,7 @@ class ResultReader:
                 results, skipped = self._patience(partial(self._results, page, retried=retried))
                 self.skipped += skipped
                 yield after, results
-            elif was_ended or not follow:
+            elif (was_ended and ended) or not follow:  # it may have been retried since
                 return
             else:
                 yield after, []

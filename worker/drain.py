@@ -82,6 +82,7 @@ class Drain:
         self._hard.acquire()  # once; whoever comes second waits for the end of the process
         log.warning("ending at once: %s", why)
         self.node.stop_reporting()
+        _close()
         tokens = held_tokens()
         _kill_children()
         try:
@@ -119,6 +120,13 @@ class Drain:
             with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
                 stream.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _close() -> None:
+    """Threads of this process claim nothing more: they would take up what is given back, and end with it."""
+    warm = sys.modules.get("worker.warm")  # a main process of a pool of processes loads no model, and nothing for it
+    if warm is not None and (made := warm.made()) is not None:
+        made.closed.set()
 
 
 def _kill_children() -> None:

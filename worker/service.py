@@ -23,7 +23,7 @@ from jobs.errors import (
 )
 from jobs.items import BROKEN, Item, decode_outcomes, label_objects
 from jobs.lanes import TURN_S
-from jobs.ledger import Claim, Next
+from jobs.ledger import Claim, Done, Next
 from jobs.tickets import Bell
 from worker.ahead import fetching_ahead
 from worker.cached import run_cached
@@ -55,12 +55,15 @@ def serve_ticket(lane: str, *, token: str, bell: Bell) -> int:
     if warm.closed.is_set():
         return 0
     claim = warm.patience(lambda: warm.ledger.claim(lane, token, lease_s=warm.settings.lease_s))
+    more = claim.more if claim else 0
+    if more and warm.settings.one_redis:
+        _leave_tickets(bell, lane, more)
     while claim is not None:
-        images += len(claim.chunk.items)
         with warm.keeper.hold(token), logs.about(claim.job, claim.chunk_id):
-            if claim.more:
-                _leave_tickets(bell, lane, claim.more)
-            claim = _attempt(warm, engine, claim, lane, until)
+            done, claim = _attempt(warm, engine, claim, lane, until)
+            images += done
+    if more and not warm.settings.one_redis:  # another broker may let us wait: not while we hold a chunk
+        _leave_tickets(bell, lane, more)
     return images
 
 
@@ -72,43 +75,48 @@ def _leave_tickets(bell: Bell, lane: str, chunks: int) -> None:
         log.info("no tickets can be left on %s (%s)", lane, exc.message)
 
 
-def _attempt(warm: Warm, engine: Engine, claim: Claim, lane: str, until: float) -> Claim | None:
-    """Serve a chunk; returns the next one."""
+def _attempt(warm: Warm, engine: Engine, claim: Claim, lane: str, until: float) -> tuple[int, Claim | None]:
+    """Serve a chunk; returns how many images it had, and the next one."""
     try:
-        return _serve(warm, engine, claim, lane, until)
+        following = _serve(warm, engine, claim, lane, until)
+        return len(claim.chunk.items), following
     except Exception as exc:  # whatever it is, it must not be lost with the chunk: bisection finds its item
         log.exception("chunk %s of job %s failed", claim.chunk_id, claim.job)
         error = exc if isinstance(exc, LabelmillError) else ModelRunError()
         warm.patience(lambda: warm.ledger.crashed(claim.token, error))
-        return None
+        return 0, None
 
 
 def _serve(warm: Warm, engine: Engine, claim: Claim, lane: str, until: float) -> Claim | None:
     chunk, model = claim.chunk, engine.runtime.card.name
     if chunk.sent_ms:
         warm.meter.queued(model, time.time() - chunk.sent_ms / 1000)
-    done, hits = _run(warm, engine, claim)
-    done, postponed = split_postponed(done)
-    warm.computed(model, "bulk", done)
+    result, hits = _run(warm, engine, claim)
+    result, postponed = split_postponed(result)
+    warm.computed(model, "bulk", result)
     began = time.perf_counter()
-    first = warm.queues_before(lane) if time.monotonic() < until and not warm.closed.is_set() else None
-    then = None if first is None else Next(lane, warm.settings.lease_s, first)
-    recorded, following = warm.patience(
-        lambda: warm.ledger.finish_and_claim(
-            claim,
-            then,
-            succeeded=done.succeeded,
-            failed=done.failed,
-            results=done.lines,
-            digest=engine.runtime.digest,
-            cache_hits=hits,
-            postponed=postponed,
-        )
+    done = Done(
+        succeeded=result.succeeded,
+        failed=result.failed,
+        results=result.lines,
+        digest=engine.runtime.digest,
+        cache_hits=hits,
+        postponed=postponed,
     )
+    # Asked again at each repeat: while Redis was gone, the turn may have ended.
+    recorded, following = warm.patience(lambda: warm.ledger.finish_and_claim(claim, _next(warm, lane, until), **done))
     warm.meter.wrote(model, time.perf_counter() - began, recorded=recorded)
     if not recorded:
         log.warning("chunk %s of job %s came too late: dropped", claim.chunk_id, claim.job)
     return following
+
+
+def _next(warm: Warm, lane: str, until: float) -> Next | None:
+    first = warm.queues_before(lane)
+    if first is None:
+        return None
+    is_over = time.monotonic() >= until or warm.closed.is_set()
+    return Next(lane, warm.settings.lease_s, first, is_over)
 
 
 def _run(warm: Warm, engine: Engine, claim: Claim) -> tuple[ChunkResult, int]:

@@ -31,7 +31,7 @@ from worker.models import golden, loader
 from worker.models.runtime import Runtime
 from worker.tuning import recall
 
-__all__ = ["Warm", "current", "set_up"]
+__all__ = ["Warm", "current", "made", "set_up"]
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,11 @@ class _Process:
 
     warm: Warm | None = None
     lock = threading.Lock()
+
+
+def made() -> Warm | None:
+    """What :func:`set_up` made in this process, if it did."""
+    return _Process.warm
 
 
 def current() -> Warm:

@@ -1,5 +1,6 @@
 -- ARGV: job, chunk, token, succeeded, failed, results, digest, cache hits, postponed positions (comma-separated, from 0),
---   then, to go on with the next chunk of a lane: lane, lease in ms, and queues of the broker that go first
+--   then, to go on with the next chunk of a lane: lane, lease in ms, 1 where the turn is over, and queues of the broker
+--   that go first
 --   -> {1 recorded or 0 too late: dropped, the next chunk as claim.lua tells it but for `more`, or nil}
 -- Results are one line for each item, in the payload's order. What is postponed has none: it waits again as a chunk.
 local job, chunk, token = ARGV[1], ARGV[2], ARGV[3]
@@ -30,10 +31,14 @@ local function part(payload, positions)
   return table.concat(done, '\n'), table.concat(rest, '\n')
 end
 
--- The answer. The same token takes the next chunk, unless something waits that goes first.
+-- The answer. The same token takes the next chunk, unless something waits that goes first. What an earlier answer, which
+-- was lost, has given it comes again whatever waits; one that is too late has ended, or will be told to end.
 local function done(recorded)
   if not ARGV[10] then return {recorded, false} end
-  for i = 12, #ARGV do
+  local held = redis.call('HGET', P .. 'tokens', token)
+  if held then return {recorded, described(ARGV[10], held)} end
+  if recorded == 0 or ARGV[12] == '1' then return {recorded, false} end
+  for i = 13, #ARGV do
     if redis.call('LLEN', ARGV[i]) > 0 then return {recorded, false} end
   end
   return {recorded, take(ARGV[10], token, tonumber(ARGV[11])) or false}

@@ -250,3 +250,16 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(redis: RedisServer) 
     missing = labelmill(redis, "dead-letters", "show", "dead", "1-1")
     assert (missing.code, "no dead letter 1-1" in missing.err) == (2, True)
     assert labelmill(redis, "dead-letters", "replay", "dead").code == 2
+
+
+def test_a_reader_reads_on_where_its_job_is_retried_while_it_is_at_the_last_page(job: Job) -> None:
+    work(job)
+    pages = job.pages()
+    seen = 0
+    while seen < COUNT:
+        seen += len(next(pages)[1])
+    assert job.status().ended
+    retried = job.retry(code="fetch_timeout")
+    assert retried
+    work(job, failing=False)
+    assert sum(len(results) for _, results in pages) == retried

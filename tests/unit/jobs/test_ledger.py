@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import BrokerUnavailableError, JobError
-from jobs.ledger import Claim, JobRequest, Ledger, Next, TakenError
+from jobs.ledger import Claim, Done, JobRequest, Ledger, Next, TakenError
 from producer.ids import sent_ids
 from tests.support.books import LANE, LEASE_S, MODEL, Books, chunk_of
 from tests.support.servers import RedisServer
@@ -111,7 +111,20 @@ def test_a_finish_whose_answer_was_lost_claims_the_same_chunk_again(books: Books
     assert books.counts() == {"total": 3, "queued": 1, "leased": 1, "succeeded": 1}
 
 
-def test_a_finish_that_comes_too_late_claims_the_next_chunk_all_the_same(books: Books) -> None:
+def test_what_a_lost_answer_gave_comes_again_whatever_waits_by_now(books: Books) -> None:
+    books.job(["a"], ["b"], ["c"])
+    claim = books.claimed("token")
+    _, following = go_on(books, claim)
+    books.ledger.redis.lpush("noop.interactive", "a call")
+    assert go_on(books, claim, "noop.interactive") == (True, following)
+    over = Next(LANE, LEASE_S, is_over=True)
+    done = Done(succeeded=1, failed=0, results=b"[0,5000]", digest="sha256:0")
+    assert books.ledger.finish_and_claim(claim, over, **done) == (True, following)
+    assert following is not None
+    assert books.ledger.finish_and_claim(following, over, **done) == (True, None)
+
+
+def test_a_finish_that_comes_too_late_claims_nothing(books: Books) -> None:
     books.job(["a"], ["b"])
     late = books.claimed("late")
     books.pass_time(LEASE_S)
@@ -119,8 +132,7 @@ def test_a_finish_that_comes_too_late_claims_the_next_chunk_all_the_same(books: 
     assert books.finish(books.claimed("another"))
     recorded, following = go_on(books, late)
     assert not recorded
-    assert following is not None
-    assert following.chunk_id == "1"
+    assert following is None
     assert books.status().late_finishes == 1
 
 
