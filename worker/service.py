@@ -56,10 +56,10 @@ def serve_ticket(lane: str, *, token: str, bell: Bell) -> int:
         return 0
     claim = warm.patience(lambda: warm.ledger.claim(lane, token, lease_s=warm.settings.lease_s))
     more = claim.more if claim else 0
-    if more and warm.settings.one_redis:
-        _leave_tickets(bell, lane, more)
     while claim is not None:
         with warm.keeper.hold(token), logs.about(claim.job, claim.chunk_id):
+            if claim.more and warm.settings.one_redis:
+                _leave_tickets(bell, lane, claim.more)
             done, claim = _attempt(warm, engine, claim, lane, until)
             images += done
     if more and not warm.settings.one_redis:  # another broker may let us wait: not while we hold a chunk
