@@ -14,6 +14,8 @@ import logging
 import os
 import random
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery.exceptions import CPendingDeprecationWarning
@@ -54,8 +56,34 @@ def _wake(_: Any) -> None:
         os.eventfd_write(_Bed.fd, 1)
 
 
+@contextmanager
+def _taken_apart() -> Iterator[None]:
+    """A lost connection may stumble over a None: kombu takes it apart in several steps, and expects no further use.
+
+    Celery would take that for the end of the worker.
+    """
+    try:
+        yield
+    except AttributeError as stumble:
+        if stumble.obj is not None:
+            raise
+        log.debug("a lost connection was used: %r", stumble)
+
+
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """Takes messages from the broker."""
+
+    def call_soon_ack(self, p: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
+        """Acknowledge or reject a message soon.
+
+        One that was taken over a connection that is lost by now comes again, and is answered again with the same.
+        """
+
+        def careful() -> None:
+            with _taken_apart():
+                p(*args, **kwargs)
+
+        return super().call_soon_ack(careful)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """The event loop begins, or begins again after a connection was lost."""
@@ -67,15 +95,12 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """The connection is lost: close it, and go on.
 
-        Closing gives back what was taken and not acknowledged. Where kombu finds that it has taken the connection
-        apart already, it stumbles over a None, which Celery would take for the end of the worker; what was not given
-        back comes back by itself. The second attempt, Celery's own, finds the channel closed.
+        Closing gives back what was taken and not acknowledged; what could not be given back comes back by itself. The
+        second attempt, Celery's own, finds the channel closed.
         """
         try:
-            self.connection.close()
-        except AttributeError as stumble:
-            if stumble.obj is not None:
-                raise
+            with _taken_apart():
+                self.connection.close()
         except (*self.connection_errors, *self.channel_errors) as failure:
             log.debug("the lost connection could not be closed: %r", failure)
         super().on_connection_error_after_connected(exc)

@@ -78,6 +78,34 @@ def test_a_worker_starts_before_its_redis_does(redis_aof: RedisServer, tmp_path:
         assert ends_of(submit(redis_aof, tmp_path, chunk_size=4)) == dict.fromkeys(names, "succeeded")
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_call_taken_before_redis_went_is_answered_when_it_is_back(
+    redis_aof: RedisServer, tmp_path: Path, pool: str
+) -> None:
+    (tmp_path / "slow.jpg").write_text(f"WAIT {tmp_path}/gate\n")
+    write_images(tmp_path, 1)
+    sender = Labelmill(settings=redis_aof.settings).celery
+    sender.conf.result_backend = None  # Celery's own would give up when Redis goes
+
+    def call(image: str) -> str:
+        arguments = (str(tmp_path / image),)
+        sent = sender.send_task("labelmill.classify", arguments, {"model": "noop"}, queue="noop.interactive")
+        return str(sent.id)
+
+    with worker_process(redis_aof, app=POISON_APP, pool=pool, concurrency=2, file_roots=[tmp_path]) as worker:
+        slow = call("slow.jpg")
+        eventually((tmp_path / "gate.begun").exists)
+        redis_aof.kill9()
+        eventually(lambda: "waiting for it" in worker.log(), what="the worker says that Redis is gone")
+        redis_aof.start()
+        eventually(lambda: worker.log().count("Connected to") == 2, what=worker.log)
+        (tmp_path / "gate").touch()  # and it is acknowledged over the connection that was lost
+        answers = Labelmill(settings=redis_aof.settings).celery
+        for task_id in [slow, *(call("0000.jpg") for _ in range(5))]:
+            assert answers.AsyncResult(task_id).get(timeout=60)["status"] == "succeeded"
+        assert worker.process.poll() is None
+
+
 def test_a_full_redis_is_waited_for(redis: RedisServer) -> None:
     ledger = redis.ledger
     said: list[str] = []

@@ -155,4 +155,4 @@ def test_a_redis_that_is_gone_is_said_and_waited_for(redis: RedisServer) -> None
         assert web.get("/v2/health/live").status_code == 200
         redis.start()
         worker.wait_ready()
-        eventually(lambda: web.post("/predict", files={"image": PICTURE}).status_code == 200, what="answers again")
+        eventually(lambda: web.post("/predict", files={"image": PICTURE}).status_code == 200, what=worker.log)
