@@ -8,12 +8,13 @@ Wiring only: nothing is computed here, and neither torch nor onnxruntime is impo
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from celery import Celery, Task
 from celery.signals import celeryd_init
 
-from jobs.tickets import TICKET_TASK, Bell
+from jobs.tickets import TICKET_TASK, Bell, token_of
 
 __all__ = ["app", "classify", "ticket"]
 
@@ -32,7 +33,7 @@ def ticket(self: Task, lane: str) -> None:
     """Classify chunks of a lane, while there are any and it is their turn."""
     from worker import service
 
-    service.serve_ticket(lane, token=self.request.id, bell=Bell(app))
+    service.serve_ticket(lane, token=token_of(self.request.id, os.getpid()), bell=Bell(app))
 
 
 @app.task(name="labelmill.classify", bind=True)  # type: ignore[untyped-decorator]

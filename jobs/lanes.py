@@ -16,9 +16,9 @@ __all__ = ["BULK_SHARE", "TURN_S", "LaneCycle", "bulk", "check_model_name", "int
 
 #: After this many interactive messages in a row, bulk goes first once: bulk is never starved.
 BULK_SHARE = 8
-#: Seconds after which a ticket's turn ends with the chunk it is at: then other queues are looked at again, and a worker
-#: that is asked to end has done so.
-TURN_S = 1.0
+#: Seconds that a ticket's turn lasts at most. It ends with the chunk that it is at, and sooner where something waits on
+#: another queue of the worker, or where the worker is asked to end.
+TURN_S = 2.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: Hexadecimal digits of a digest in a queue's name.

@@ -15,14 +15,10 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import orjson
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ResponseError
-from redis.retry import Retry
 
-from jobs import sentinel
-from jobs.errors import BrokerUnavailableError, CrashedWorkerError, JobError, LabelmillError, UsageError
+from jobs.errors import BrokerUnavailableError, CrashedWorkerError, JobError, LabelmillError
 from jobs.records import COUNTS, Claim, DeadLetter, Done, Entry, JobRequest, JobStatus, Next, Queued, positions
-from jobs.settings import Settings
 
 if TYPE_CHECKING:
     from jobs.audit import Audit
@@ -41,13 +37,10 @@ __all__ = [
     "Queued",
     "TakenError",
     "check_job_id",
-    "connect",
     "new_job_id",
 ]
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-#: Seconds that a single command may take; scripts are short.
-_SOCKET_TIMEOUT_S = 20.0
 
 
 class MissingBlobError(JobError):
@@ -89,23 +82,6 @@ def check_job_id(job: str) -> str:
     if not _JOB_ID.fullmatch(job):
         raise JobError(f"job id {job[:80]!a} must be 1 to 64 letters, digits, '.', '_' and '-'")
     return job
-
-
-def connect(settings: Settings, *, retries: int = 3, timeout_s: float = _SOCKET_TIMEOUT_S) -> redis.Redis:
-    """A client of the ledger's Redis. ``retries`` are attempts after the first, with backoff and jitter."""
-    options: dict[str, Any] = {
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": 5.0,
-        "retry": Retry(ExponentialWithJitterBackoff(cap=2.0, base=0.1), retries),
-    }
-    url = settings.redis_url
-    try:
-        if url.startswith(sentinel.SCHEME):
-            return sentinel.master_of(url, settings.sentinel_master, **options)
-        client = redis.Redis.from_url(url, **options)
-    except ValueError as exc:
-        raise UsageError(f"LABELMILL_BROKER_URL or LABELMILL_LEDGER_URL: {exc}") from None
-    return client
 
 
 class Ledger:

@@ -8,6 +8,7 @@ takes one while chunks wait sees to it that others find one, too.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from redis.exceptions import RedisError
 
 from jobs.errors import BrokerUnavailableError
 
-__all__ = ["ENOUGH", "TICKET_TASK", "Bell"]
+__all__ = ["ENOUGH", "TICKET_TASK", "Bell", "token_of"]
 
 TICKET_TASK = "labelmill.ticket"
 #: Tickets of one lane that need to wait at most. With whoever takes one putting another there, a fleet of any size is
@@ -27,8 +28,19 @@ TICKET_TASK = "labelmill.ticket"
 ENOUGH = 4
 #: Tickets that one call publishes at most, so that a sweep stays short.
 MAX_BURST = 500
+#: Of this worker, whose processes are forked off it.
+_RUN = secrets.token_hex(4)
 #: AMQP's reply code for a queue that is not there.
 _NOT_FOUND = 404
+
+
+def token_of(ticket: str, pid: int | None) -> str:
+    """The token of the leases under which a process works on a ticket, by the id of its message.
+
+    Celery gives a ticket to another process where one died so early that it does not know whether it had it. What is
+    said of the one must not be taken for the other's, be it in another container, where process ids are the same.
+    """
+    return f"{ticket}/{_RUN}.{pid}"
 
 
 class Bell:

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 from redis.exceptions import RedisError
 
+from jobs.connection import connect
 from jobs.errors import BrokerUnavailableError, JobError, ModelNotServedError, UsageError
-from jobs.ledger import JobRequest, JobStatus, Ledger, connect, new_job_id
+from jobs.ledger import JobRequest, JobStatus, Ledger, new_job_id
 from jobs.patience import Patience
 from jobs.reach import common_reach
 from jobs.registry import ModelInfo, Registry, WorkerInfo

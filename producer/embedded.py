@@ -24,8 +24,8 @@ from types import TracebackType
 import redis
 from redis.exceptions import RedisError
 
+from jobs.connection import connect
 from jobs.errors import ServiceError, UsageError
-from jobs.ledger import connect
 from jobs.orphans import end_with_parent
 from jobs.registry import ModelInfo, Registry
 from jobs.settings import Settings

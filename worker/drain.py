@@ -24,11 +24,14 @@ from typing import Any, NoReturn
 import psutil
 from celery.worker import state as worker_state
 
-from jobs.ledger import Ledger, connect
+from jobs.connection import connect
+from jobs.ledger import Ledger
 from jobs.patience import GONE
 from jobs.settings import Settings
-from jobs.tickets import TICKET_TASK, Bell
+from jobs.tickets import TICKET_TASK, Bell, token_of
 from worker.node import Node, State
+from worker.requests import process_of
+from worker.wards import Slots
 
 __all__ = ["EXIT_HARD", "Drain", "held_tokens"]
 
@@ -43,17 +46,19 @@ GIVE_BACK_S = 2.0
 
 
 def held_tokens() -> list[str]:
-    """Tokens of the leases that this worker's processes hold: the ids of its tickets in hand."""
-    return [request.id for request in tuple(worker_state.active_requests) if request.name == TICKET_TASK]
+    """Tokens of the leases that this worker's processes hold: those of its tickets in hand."""
+    tickets = (request for request in tuple(worker_state.active_requests) if request.name == TICKET_TASK)
+    return [token_of(ticket.id, process_of(ticket)) for ticket in tickets]
 
 
 class Drain:
     """Sees that this worker ends in time. One for each main process."""
 
-    def __init__(self, node: Node, settings: Settings, bell: Bell) -> None:
+    def __init__(self, node: Node, settings: Settings, bell: Bell, slots: Slots) -> None:
         self.node = node
         self.settings = settings
         self.bell = bell
+        self.slots = slots
         self.is_replacing = False
         # A signal handler may write here: it takes no lock.
         self._signals = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
@@ -82,7 +87,7 @@ class Drain:
         self._hard.acquire()  # once; whoever comes second waits for the end of the process
         log.warning("ending at once: %s", why)
         self.node.stop_reporting()
-        _close()
+        self.slots.close_intake()  # a thread of this process would take up what is given back, and end with it
         tokens = held_tokens()
         _kill_children()
         try:
@@ -96,6 +101,7 @@ class Drain:
 
     def _run(self) -> None:
         os.eventfd_read(self._signals)
+        self.slots.close_intake()  # each process ends its turn with the chunk that it is at
         was_ready = self.node.state is not State.STARTING
         self.node.enter(State.DRAINING)
         if not was_ready:
@@ -120,13 +126,6 @@ class Drain:
             with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
                 stream.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def _close() -> None:
-    """Threads of this process claim nothing more: they would take up what is given back, and end with it."""
-    warm = sys.modules.get("worker.warm")  # a main process of a pool of processes loads no model, and nothing for it
-    if warm is not None and (made := warm.made()) is not None:
-        made.closed.set()
 
 
 def _kill_children() -> None:

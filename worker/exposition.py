@@ -13,7 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from jobs import backlog
-from jobs.ledger import connect
+from jobs.connection import connect
 from jobs.patience import GONE
 from jobs.registry import ModelInfo, Registry
 from jobs.settings import Settings

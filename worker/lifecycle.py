@@ -30,9 +30,9 @@ from kombu.exceptions import OperationalError
 
 from jobs import logs
 from jobs.backlog import BacklogWatch
+from jobs.connection import connect
 from jobs.errors import CrashedWorkerError, LabelmillError, ModelFileError, UsageError
 from jobs.lanes import interactive, served_by
-from jobs.ledger import connect
 from jobs.orphans import end_with_parent
 from jobs.patience import GONE
 from jobs.settings import Settings
@@ -78,14 +78,16 @@ def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
     try:
         settings = Settings.from_env()
         metrics.prepare(settings)
-        node = Node(app, settings, _identify(settings), in_hand=lambda: len(worker_state.reserved_requests))
+        in_hand = partial(len, worker_state.reserved_requests)
+        node = Node(app, settings, _identify(settings), in_hand=in_hand, pids=_pids)
         Beacon(health_folder(settings), lambda: _status(node)).start()
     except LabelmillError as exc:
         _die(exc.message, exc.exit_code)
     revoked().follow(worker_state.revoked)
     reader, writer = os.pipe()
-    drain = Drain(node, settings, Bell(app))
-    _installed = _Installed(settings, node, reader, writer, os.getpid(), drain, Slots())
+    slots = Slots()
+    drain = Drain(node, settings, Bell(app), slots)
+    _installed = _Installed(settings, node, reader, writer, os.getpid(), drain, slots)
     _set_up_logging(settings, name)
     setup_logging.connect(partial(_set_up_logging, settings, name), weak=False)
     if not chose_queues:
@@ -102,6 +104,11 @@ def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
 
 def _set_up_logging(settings: Settings, name: str, loglevel: Any = None, **_: Any) -> None:
     logs.configure(loglevel or logging.INFO, worker=name, form=settings.log_format)
+
+
+def _pids() -> list[int]:
+    """The processes of the pool, those that are watched."""
+    return _installed.wards.pids() if _installed and _installed.wards else []
 
 
 def _status(node: Node) -> dict[str, Any]:
@@ -192,7 +199,7 @@ def _set_up_process(**_: Any) -> None:
     from worker import warm  # here first: neither torch nor onnxruntime may have run before the fork
 
     try:
-        made = warm.set_up(mine.settings, note=_note(mine), count=_count(mine))
+        made = warm.set_up(mine.settings, note=_note(mine), count=_count(mine), is_closed=mine.slots.is_closed)
     except LabelmillError as exc:
         if os.getpid() == mine.pid:  # pools of one process or of threads: nobody would read a report
             raise _failed(exc.message, exc.exit_code) from exc

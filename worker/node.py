@@ -14,8 +14,9 @@ from enum import StrEnum
 import psutil
 from celery import Celery
 
+from jobs.connection import connect
 from jobs.errors import LabelmillError
-from jobs.ledger import Ledger, connect
+from jobs.ledger import Ledger
 from jobs.patience import GONE, Patience
 from jobs.reach import Reach
 from jobs.reconciler import Reconciler
@@ -56,7 +57,10 @@ TRANSITIONS = {
 
 
 class Node:
-    """One worker in the registry, with the reconciler that runs in it. ``in_hand`` counts what it has taken."""
+    """One worker in the registry, with the reconciler that runs in it.
+
+    ``in_hand`` counts what it has taken, ``pids`` are the processes of its pool.
+    """
 
     def __init__(
         self,
@@ -65,11 +69,13 @@ class Node:
         models: Sequence[tuple[ModelCard, str]],
         *,
         in_hand: Callable[[], int] = lambda: 0,
+        pids: Callable[[], Sequence[int]] = lambda: (),
     ) -> None:
         self.settings = settings
         self.models = [ModelInfo(card.name, digest, card.version, card.labels) for card, digest in models]
         self.state = State.STARTING
         self.in_hand = in_hand
+        self._pids = pids
         self.tally = Tally()
         self._pace = Pace()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -169,8 +175,7 @@ class Node:
             return  # asked to stop while Redis was gone
 
     def _info(self) -> WorkerInfo:
-        me = psutil.Process()
-        rss = sum(process.memory_info().rss for process in [me, *me.children(recursive=True)])
+        rss = sum(map(_rss, [os.getpid(), *self._pids()]))
         models = tuple(ModelInfo(m.name, m.digest, images_per_s=self._rates.get(m.name, 0.0)) for m in self.models)
         host = socket.gethostname()
         reach = Reach.of(self.settings.file_roots, self.settings.url_hosts)
@@ -178,3 +183,14 @@ class Node:
         rate, last_ms = self._pace(images, time.monotonic()), int(last * 1000)
         pid, started = os.getpid(), self._started_ms
         return WorkerInfo(self.name, self.shown, host, pid, self._processes, models, started, rss, reach, rate, last_ms)
+
+
+def _rss(pid: int) -> int:
+    """Bytes of memory that a process has resident; 0 where it has ended.
+
+    The processes are known: to look for them, psutil would read a file of every process on the machine.
+    """
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,8 +52,9 @@ def serve_ticket(lane: str, *, token: str, bell: Bell) -> int:
     warm = current()
     engine = warm.engine_of_lane(lane)
     images = 0
-    until = time.monotonic() + TURN_S
-    if warm.closed.is_set():
+    until = time.monotonic() + TURN_S * random.uniform(0.5, 1.0)  # or those that began together would all end together
+    if warm.is_closed():
+        _leave_tickets(bell, lane, 1)
         return 0
     claim = warm.patience(lambda: warm.ledger.claim(lane, token, lease_s=warm.settings.lease_s))
     more = claim.more if claim else 0
@@ -115,7 +117,7 @@ def _next(warm: Warm, lane: str, until: float) -> Next | None:
     first = warm.queues_before(lane)
     if first is None:
         return None
-    is_over = time.monotonic() >= until or warm.closed.is_set()
+    is_over = time.monotonic() >= until or warm.is_closed()
     return Next(lane, warm.settings.lease_s, first, is_over)
 
 

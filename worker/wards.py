@@ -23,10 +23,21 @@ MOST_PROCESSES = 1024
 
 
 class Slots:
-    """One place for each process of a pool, by its number in the pool; made before the processes are."""
+    """One place for each process of a pool, by its number in the pool; made before the processes are.
+
+    And one for the main process, to tell them all that intake is closed: no more chunks are claimed.
+    """
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, SLOT.size * MOST_PROCESSES)
+        self._memory = mmap.mmap(-1, SLOT.size * MOST_PROCESSES + 1)
+
+    def close_intake(self) -> None:
+        """From now on none of these processes, nor a thread of this one, claims another chunk."""
+        self._memory[-1] = 1
+
+    def is_closed(self) -> bool:
+        """Whether intake is closed."""
+        return bool(self._memory[-1])
 
     def write(self, number: int, token: str) -> None:
         """This process holds a token; "" where it holds none."""
@@ -65,6 +76,10 @@ class Wards:
             return
         self._pids[fd] = pid
         self._epoll.register(fd, select.EPOLLIN)
+
+    def pids(self) -> list[int]:
+        """The processes that live, as far as is known."""
+        return list(self._pids.values())
 
     def _run(self) -> None:
         while True:

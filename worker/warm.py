@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jobs.connection import connect
 from jobs.errors import ModelFileError, ModelNotServedError, ModelRunError
 from jobs.lanes import interactive, served_by
-from jobs.ledger import Ledger, connect
+from jobs.ledger import Ledger
 from jobs.patience import Patience
 from jobs.settings import Settings
 from worker.decode import DecodeLimits, decode_into
@@ -31,7 +32,7 @@ from worker.models import golden, loader
 from worker.models.runtime import Runtime
 from worker.tuning import recall
 
-__all__ = ["Warm", "current", "made", "set_up"]
+__all__ = ["Warm", "current", "set_up"]
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,8 @@ class Warm:
     note: Callable[[str], None] = lambda token: None
     #: Says how many images this process has just computed.
     count: Callable[[int], None] = lambda images: None
-    #: Set: this process claims nothing more.
-    closed: threading.Event = field(default_factory=threading.Event)
+    #: Whether this process may claim nothing more.
+    is_closed: Callable[[], bool] = lambda: False
 
     def computed(self, model: str, lane: str, done: ChunkResult) -> None:
         """A chunk, or the calls of a batch, were computed; ``lane`` is ``bulk`` or ``interactive``."""
@@ -103,11 +104,6 @@ class _Process:
     lock = threading.Lock()
 
 
-def made() -> Warm | None:
-    """What :func:`set_up` made in this process, if it did."""
-    return _Process.warm
-
-
 def current() -> Warm:
     """What :func:`set_up` made in this process."""
     if _Process.warm is None:
@@ -120,21 +116,24 @@ def set_up(
     *,
     note: Callable[[str], None] = lambda token: None,
     count: Callable[[int], None] = lambda images: None,
+    is_closed: Callable[[], bool] = lambda: False,
 ) -> Warm:
     """Load, verify and warm up every model; the second call returns what the first one made.
 
     ``note`` is told which token's chunk this process holds, for whoever watches it; ``count`` how many images it has
-    just computed.
+    just computed. ``is_closed`` says whether it may claim nothing more.
 
     Raises :class:`ModelFileError` (or one of its classes) where a model cannot be served here.
     """
     with _Process.lock:
         if _Process.warm is None:
-            _Process.warm = _set_up(settings, note, count)
+            _Process.warm = _set_up(settings, note, count, is_closed)
         return _Process.warm
 
 
-def _set_up(settings: Settings, note: Callable[[str], None], count: Callable[[int], None]) -> Warm:
+def _set_up(
+    settings: Settings, note: Callable[[str], None], count: Callable[[int], None], is_closed: Callable[[], bool]
+) -> Warm:
     ledger = Ledger(connect(settings), prefix=settings.key_prefix)
     fetcher = _fetcher(settings)
     limits = DecodeLimits(max_pixels=settings.max_pixels)
@@ -155,7 +154,7 @@ def _set_up(settings: Settings, note: Callable[[str], None], count: Callable[[in
     meter = make_meter(settings)
     keeper = LeaseKeeper(ledger, lease_s=settings.lease_s, meter=meter, note=note)
     keeper.start()
-    return Warm(settings, ledger, keeper, Patience(), fetcher, engines, rates, meter, note, count)
+    return Warm(settings, ledger, keeper, Patience(), fetcher, engines, rates, meter, note, count, is_closed)
 
 
 def _pace(runtime: Runtime, settings: Settings) -> tuple[int, float]:

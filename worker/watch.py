@@ -109,9 +109,7 @@ class Watch:
         begun = time.time() - limit - TURN_S  # a ticket may have had other chunks before
         late = [r for r in tuple(worker_state.active_requests) if r.time_start and r.time_start < begun]
         if late:
-            from worker.warm import current
-
-            current().closed.set()  # or another thread takes up what is given back now, and ends with this process
+            self.drain.slots.close_intake()  # or another thread takes up what is given back now, and ends with it
             self._report(late, limit)
             self.drain.end_hard(f"{len(late)} past {limit:g} s, in a thread that cannot be ended", again=True)
 

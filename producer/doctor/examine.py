@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from celery import Celery
 from redis.exceptions import RedisError
 
-from jobs.ledger import Ledger, connect
+from jobs.connection import connect
+from jobs.ledger import Ledger
 from jobs.registry import Registry
 from jobs.settings import Settings
 from producer.doctor import fleet, machine, packages, redis

@@ -15,8 +15,8 @@ from typing import TypeVar
 import redis
 
 from jobs import backlog, lanes
+from jobs.connection import connect
 from jobs.errors import UsageError
-from jobs.ledger import connect
 from jobs.patience import Patience
 from jobs.registry import ModelInfo, Registry, WorkerInfo
 from producer.client import Labelmill

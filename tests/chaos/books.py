@@ -5,6 +5,7 @@ Nothing here asks the ledger for a count, but for ``labelmill audit``, which mus
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -41,6 +42,9 @@ def _count(site: Site, job: Job, ends: Mapping[str, str]) -> Figures:
     by_name: dict[str, list[str]] = {name: [] for name in site.names}
     for line in results:
         by_name[line["custom_id"]].append(line["error"]["code"] if "error" in line else line["status"])
+    for name, ended in by_name.items():
+        if ended != [ends.get(name, "succeeded")]:
+            _tell(site, job, name, ended)
     recorded = Counter(_recorded(site, job))
     twice = {name for name, found in by_name.items() if len(found) > 1}
     twice |= {name for name, n in recorded.items() if n > 1}
@@ -52,6 +56,16 @@ def _count(site: Site, job: Job, ends: Mapping[str, str]) -> Figures:
         twice=len(twice),
         unbalanced=int(audit.code != 0 or audit.json["recounted"] != _tally(results)),
     )
+
+
+def _tell(site: Site, job: Job, name: str, ended: list[str]) -> None:
+    """Print what is known of an image that did not end as it must: the site's files go with the site."""
+    print(f"{job.id}: {name} ended as {ended}", file=sys.stderr)
+    events = site.diary.events()
+    chunks = {e.key for e in events if e.what == "claimed" and e.job == job.id and name in e.more[1]}
+    for event in events:
+        if event.key in chunks:
+            print(f"  {event}", file=sys.stderr)
 
 
 def _results(site: Site, job: Job) -> Iterator[dict[str, Any]]:

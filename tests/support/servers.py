@@ -28,7 +28,8 @@ from typing import TypeVar
 import redis as redis_py
 from redis.exceptions import RedisError
 
-from jobs.ledger import Ledger, connect
+from jobs.connection import connect
+from jobs.ledger import Ledger
 from jobs.registry import Registry, WorkerInfo
 from jobs.settings import Settings
 from producer.embedded import redis_server as redis_binary

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from jobs.connection import connect
 from jobs.errors import UsageError
-from jobs.ledger import connect
 from jobs.sentinel import parse
 from jobs.settings import Settings
 
