@@ -48,7 +48,8 @@ class Histogram:
         """Second pass: the counts."""
         flat = values.ravel()
         flat = flat[:: max(1, len(flat) // SAMPLED)]
-        self.counts = self.counts + np.histogram(flat, BINS, (self.low, max(self.high, self.low + 1e-9)))[0]
+        high = max(self.high, self.low + max(1e-9, 1e-3 * abs(self.low)))  # one value alone has no width
+        self.counts = self.counts + np.histogram(flat, BINS, (self.low, high))[0]
 
     def limits(self, method: str) -> tuple[float, float]:
         """Lowest and highest value to be told apart, by one of :data:`METHODS`."""
@@ -83,12 +84,15 @@ def observe(model: onnx.ModelProto, batches: Iterable[Images]) -> dict[str, Hist
     The model has one input, the images. ``batches`` must be iterable twice.
     """
     session, names = _open_to_view(model)
-    histograms = {name: Histogram() for name in names}
     source = session.get_inputs()[0].name
+    of_input = [source] if session.get_inputs()[0].type == "tensor(float)" else []
+    histograms = {name: Histogram() for name in [*names, *of_input]}
     for visit in (Histogram.widen, Histogram.fill):
         for batch in batches:
             for name, values in zip(names, session.run(names, {source: batch}), strict=True):
                 visit(histograms[name], values)
+            if source in histograms:
+                visit(histograms[source], np.asarray(batch, np.float32))
     return histograms
 
 

@@ -17,7 +17,7 @@ from worker.cli import main
 from worker.export.calibrate import Histogram
 from worker.export.pictures import Pictures, read_pictures
 from worker.export.prepare import prepare
-from worker.export.quantize import quantize
+from worker.export.quantize import agreement, quantize
 from worker.models import golden, loader
 from worker.models.noop import load_noop
 
@@ -235,3 +235,36 @@ def test_int8_loses_at_most_half_a_point_over_the_ten_thousand(
         answers = np.concatenate([runtime.predict(batch).argmax(axis=1) for batch in tests.batches()])
         accuracy.append(100 * (answers == cifar.test_labels).mean())
     assert accuracy[0] - accuracy[1] <= 0.5
+
+
+def test_a_plain_file_that_takes_normalised_pixels_is_quantised_too(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w", "b"], ["c"], name="conv"),
+        onnx.helper.make_node("Relu", ["c"], ["r"]),
+        onnx.helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        onnx.helper.make_node("Flatten", ["p"], ["logits"]),
+    ]
+    tensors = [onnx.numpy_helper.from_array(weights, "w"), onnx.numpy_helper.from_array(np.ones(4, np.float32), "b")]
+    images = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 8, 8])
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 4])
+    graph = onnx.helper.make_graph(nodes, "plain", [images], [logits], tensors)
+    source, target = tmp_path / "plain.onnx", tmp_path / "int8.onnx"
+    onnx.save_model(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), source
+    )
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
+    prep = {"resize": None, "crop": [8, 8], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    side_car = {"labels": "labels.txt", "preprocessing": prep, "output": "logits"}
+    (tmp_path / "plain.onnx.json").write_text(json.dumps(side_car))
+    pixels = np.random.default_rng(1).integers(0, 256, (16, 8, 8, 3)).astype(np.uint8)
+    quantize(source, target, Pictures(pixels, np.full(16, -1)))
+    before, after = (loader.load(str(path)).predict(pixels) for path in (source, target))
+    assert np.abs(before - after).max() < 0.05
+
+
+def test_a_near_tie_counts_for_neither() -> None:
+    expected = np.array([[0.6, 0.3, 0.1], [0.4, 0.38, 0.22], [0.1, 0.1, 0.8], [0.5, 0.2, 0.3]], np.float32)
+    found = np.array([[0.5, 0.4, 0.1], [0.38, 0.4, 0.22], [0.1, 0.1, 0.8], [0.3, 0.2, 0.5]], np.float32)
+    assert agreement(expected, found) == (pytest.approx(2 / 3), pytest.approx(0.5))
+    assert agreement(expected[1:2], found[1:2]) == (1.0, 0.0)
