@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,12 +14,9 @@ from rich.table import Table
 
 from benchmarks import costs, throughput
 from benchmarks.contest import Contest, Goal
-from benchmarks.images import make_images
 from benchmarks.picture import draw
+from benchmarks.variants import FOLDER, int8_model, scaled_model
 
-FOLDER = Path(__file__).resolve().parents[1] / "build" / "bench"
-#: EfficientNet-Lite0's preprocessing, with scaled decoding allowed.
-SCALED = "half,resize=256,interpolation=bicubic,mean=0.498039/0.498039/0.498039,std=0.50196/0.50196/0.50196"
 PARTS = ("photo", "tiny", "int8", "large", "latency", "memory", "scaling", "start")
 
 
@@ -72,29 +67,6 @@ def measure(part: str, rounds: int) -> tuple[list[Goal], Any]:
 
 def _gain(contest: Contest) -> float:
     return contest.ratio("other", "full")
-
-
-def int8_model() -> Path:
-    """EfficientNet-Lite0 in INT8, made once."""
-    path = FOLDER / "lite0-int8.onnx"
-    if not path.exists():
-        pictures = make_images("photo", 400)
-        _worker("quantize", "efficientnet-lite0", "--calibration", str(pictures), "--output", str(path))
-    return path
-
-
-def scaled_model() -> Path:
-    """EfficientNet-Lite0 whose preprocessing allows scaled decoding, made once."""
-    path = FOLDER / "lite0-scaled.onnx"
-    if not path.exists():
-        settings = f"{SCALED},scaled_decode=true"
-        export = ("export", "--arch", "efficientnet-lite0", "--format", "onnx", "--preprocess", settings)
-        _worker(*export, "--output", str(path))
-    return path
-
-
-def _worker(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "worker", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def show(goals: list[Goal]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BATCH_SIZES", "BareLoop"]
+__all__ = ["BATCH_SIZES", "BareLoop", "read_file"]
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 #: Labels of each image that are ranked, as in a job.
@@ -109,14 +109,15 @@ def _child(pipe: Connection, position: Any, model: str) -> None:
             if not part:
                 break
             for place, name in enumerate(part):
-                decode_into(_read(name), batch[place], preprocessing, limits)
+                decode_into(read_file(name), batch[place], preprocessing, limits)
             results.append(top(runtime.predict(batch[: len(part)]), TOP_K))
             done += len(part)
         pipe.send(done)
 
 
-def _read(name: str) -> bytes:
-    file = os.open(name, os.O_RDONLY)  # half the cost of open()
+def read_file(name: str) -> bytes:
+    """The bytes of a file, at half the cost of ``open``."""
+    file = os.open(name, os.O_RDONLY)
     try:
         return os.read(file, os.fstat(file).st_size)
     finally:

@@ -13,11 +13,19 @@ __all__ = ["draw"]
 NAMES = {
     "bare": "bare loop",
     "bulk": "Labelmill, bulk",
+    "recommended": "Labelmill, bulk, recommended precision",
     "single": "Labelmill, one call an image",
     "plain": "plain Celery",
     "textbook": "the textbook's way",
 }
-COLOURS = {"bare": "#9aa0a6", "bulk": "#1a73e8", "single": "#7baaf7", "plain": "#f9ab00", "textbook": "#d93025"}
+COLOURS = {
+    "bare": "#9aa0a6",
+    "bulk": "#1a73e8",
+    "recommended": "#174ea6",
+    "single": "#7baaf7",
+    "plain": "#f9ab00",
+    "textbook": "#d93025",
+}
 
 
 def draw(rounds: Mapping[str, Any], path: Path) -> None:

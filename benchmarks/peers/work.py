@@ -29,6 +29,7 @@ def _batch(paths: Sequence[str]) -> list[list[int]]:
     import numpy as np
     import orjson
 
+    from benchmarks.bare import read_file
     from worker.decode import DecodeLimits, decode_into
     from worker.engine import top
 
@@ -36,7 +37,7 @@ def _batch(paths: Sequence[str]) -> list[list[int]]:
     preprocessing = runtime.card.preprocessing
     images = np.empty((len(paths), *preprocessing.size, 3), np.uint8)
     for place, path in enumerate(paths):
-        decode_into(_read(path), images[place], preprocessing, limits)
+        decode_into(read_file(path), images[place], preprocessing, limits)
     lines = top(runtime.predict(images), TOP_K).lines()
     answers: list[list[int]] = orjson.loads(b"[" + lines.replace(b"\n", b",") + b"]")
     return answers
@@ -47,11 +48,3 @@ def _runtime(model: str) -> Any:
     from worker.models import loader
 
     return loader.load(model)
-
-
-def _read(path: str) -> bytes:
-    file = os.open(path, os.O_RDONLY)  # half the cost of open()
-    try:
-        return os.read(file, os.fstat(file).st_size)
-    finally:
-        os.close(file)
