@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +15,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("LABELMILL_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LABELMILL_TUNE", "off")  # what is measured beside other tests is luck
+
+
+@pytest.fixture(scope="session")
+def cifar10_cnn() -> Path:
+    """The file of the small house model, where whoever asks for its name looks; made where it is not there."""
+    from worker.export.prepare import prepare
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LABELMILL_MODEL_DIR", raising=False)
+        return prepare("cifar10-cnn")

@@ -8,6 +8,7 @@ behind. It goes when the output is complete.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ class Appender:
         fresh = Mark(job, made_ms, format, top_k, wanted, tuple(columns), files, sizes=(0,) * len(files))
         self.mark = self._resumed(fresh)
         self._streams: list[IO[bytes]] = []
-        self._marked_at = 0.0
+        self._marked_at = -math.inf
 
     @property
     def resumed(self) -> bool:

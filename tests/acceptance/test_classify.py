@@ -202,6 +202,7 @@ def test_an_embedded_worker_that_dies_ends_the_command_with_a_reason(endless: Pa
     eventually(lambda: nothing_is_left(env), LIMIT_S, what="nothing is left")
 
 
+@pytest.mark.usefixtures("cifar10_cnn")
 def test_thousands_of_named_files_and_names_with_a_colon_are_read(pictures: Path, env: dict[str, str]) -> None:
     folder = pictures.parent / "a:b"
     folder.mkdir()

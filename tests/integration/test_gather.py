@@ -15,7 +15,6 @@ from PIL import Image
 
 from producer.client import Labelmill
 from tests.support.servers import RedisServer, WorkerProcess, redis_server, worker_process
-from worker.export.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = 120
@@ -43,8 +42,8 @@ def greys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_process(server: RedisServer, greys: Path) -> Iterator[WorkerProcess]:
-    models = f"{prepare('cifar10-cnn')},noop"
+def one_process(server: RedisServer, greys: Path, cifar10_cnn: Path) -> Iterator[WorkerProcess]:
+    models = f"{cifar10_cnn},noop"
     with worker_process(server, model=models, concurrency=1, file_roots=[greys]) as worker:
         yield worker
 

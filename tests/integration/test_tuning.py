@@ -20,6 +20,7 @@ from worker.models import loader
 from worker.tuning import Plan, Trial
 
 MODEL = "cifar10-cnn"
+pytestmark = pytest.mark.usefixtures("cifar10_cnn")
 USUAL = ("prefork", 2, 1)
 
 
