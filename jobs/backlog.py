@@ -28,7 +28,7 @@ from jobs.ticking import Ticking
 if TYPE_CHECKING:
     from jobs.tickets import Bell
 
-__all__ = ["Backlog", "BacklogWatch", "Look", "Seen", "estimate", "measured_rate", "read"]
+__all__ = ["Backlog", "BacklogWatch", "Look", "Seen", "measure", "measured_rate", "read"]
 
 #: Seconds between two looks.
 LOOK_S = 2.0
@@ -51,12 +51,16 @@ class Backlog:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen at ``at_s``; ``done`` by job, ``queued`` and ``rates`` (images/s of one process) by model."""
+    """What was seen at ``at_s``; ``done`` by job, ``queued`` and the images/s of one process by model.
+
+    ``rates`` were measured under load, ``warm_up_rates`` are what workers found at their start.
+    """
 
     at_s: float = 0.0
     done: Mapping[str, int] = field(default_factory=dict)
     queued: Mapping[str, int] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
+    warm_up_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -76,13 +80,16 @@ def measured_rate(client: redis.Redis, model: str, *, prefix: str = "lm:") -> fl
     return float(Look(**orjson.loads(raw)).rates.get(model, 0.0)) if raw else 0.0
 
 
-def estimate(seen: Seen, before: float, elapsed_s: float, *, saturated: bool) -> float:
-    """Images a second of one process: measured where work waited all the time, else what was believed before."""
+def measure(seen: Seen, before: float, elapsed_s: float, *, saturated: bool) -> float:
+    """Images a second of one process under load: smoothed where work waited all the time, else as ``before``.
+
+    0 where it was never measured: what a worker found at its start, beside others that started, weighs nothing then.
+    """
     if saturated and seen.processes and seen.finished and elapsed_s > 0:
         measured = seen.finished / elapsed_s / seen.processes
         weight = 1.0 - math.exp(-elapsed_s / SMOOTHING_S) if before else 1.0
         return before + weight * (measured - before)
-    return before or seen.warm_up_rate or UNKNOWN_RATE
+    return before
 
 
 class BacklogWatch(Ticking):
@@ -106,7 +113,7 @@ class BacklogWatch(Ticking):
         done = self._jobs(seen, before)
         self._interactive(seen)
         rates = {
-            model: estimate(
+            model: measure(
                 each,
                 before.rates.get(model, 0.0),
                 now - before.at_s,
@@ -115,8 +122,9 @@ class BacklogWatch(Ticking):
             for model, each in seen.items()
         }
         queued = {model: each.queued for model, each in seen.items()}
-        found = {model: _backlog(each, rates[model]) for model, each in seen.items()}
-        self._write(found, Look(now, done, queued, {**before.rates, **rates}))
+        warm_up = {**before.warm_up_rates, **{m: each.warm_up_rate for m, each in seen.items() if each.warm_up_rate}}
+        found = {m: _backlog(each, rates[m] or warm_up.get(m, UNKNOWN_RATE)) for m, each in seen.items()}
+        self._write(found, Look(now, done, queued, {**before.rates, **rates}, warm_up))
         return found
 
     def _serving(self, seen: dict[str, Seen]) -> None:

@@ -18,7 +18,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from jobs.errors import BrokerUnavailableError, CrashedWorkerError, JobError, LabelmillError
-from jobs.records import COUNTS, Claim, DeadLetter, Done, Entry, JobRequest, JobStatus, Next, Queued, positions
+from jobs.records import COUNTS, Claim, DeadLetter, Done, Entry, JobRequest, JobStatus, Next, Page, Queued, positions
 
 if TYPE_CHECKING:
     from jobs.audit import Audit
@@ -261,24 +261,23 @@ class Ledger:
 
     def entries(self, job: str, *, after: str = "0-0", limit: int = 100, wait_s: float = 0.0) -> list[Entry]:
         """Up to ``limit`` closed chunks after a stream entry's id; waits up to ``wait_s`` for the first of them."""
-        stream = self.key(job, "results")
-        if wait_s > 0:
-            block_ms = max(1, int(wait_s * 1000))
-            read = cast("list[Any]", self.redis.xread(cast("Any", {stream: after}), count=limit, block=block_ms))
-            raw: Any = read[0][1] if read else []
-        else:
-            raw = self.redis.xrange(stream, min=f"({after}", count=limit)
-        return [_entry(*pair) for pair in raw]
+        return self.page(job, after=after, limit=limit, wait_s=wait_s).entries
 
-    def outlook(self, job: str) -> tuple[bool, bool]:
-        """Whether a job has ended, and whether any of its results were retried. Raises as :meth:`status` does."""
+    def page(self, job: str, *, after: str = "0-0", limit: int = 100, wait_s: float = 0.0) -> Page:
+        """The same with how the job stands right after it: Redis lets what follows a command wait with it."""
+        stream = self.key(job, "results")
         with self.redis.pipeline(transaction=False) as pipe:
-            pipe.hget(self.key(job), "state")
+            if wait_s > 0:
+                pipe.xread(cast("Any", {stream: after}), count=limit, block=max(1, int(wait_s * 1000)))
+            else:
+                pipe.xrange(stream, min=f"({after}", count=limit)
+            pipe.hmget(self.key(job), "state", "queued", "leased")
             pipe.exists(self.key(job, "superseded"))
-            state, retried = pipe.execute()
-        if state is None:
-            raise JobError(f"there is no job {job[:80]!a}")
-        return state == b"ended", bool(retried)
+            raw, (state, *still_open), retried = pipe.execute()
+        if wait_s > 0:
+            raw = raw[0][1] if raw else []
+        entries, open_items = [_entry(*pair) for pair in raw], sum(int(count or 0) for count in still_open)
+        return Page(entries, state is not None, state == b"ended", bool(retried), open_items)
 
     def entry(self, job: str, entry: str) -> Entry:
         """One closed chunk by its stream entry's id. Raises :class:`JobError` where there is none."""

@@ -12,7 +12,19 @@ import orjson
 from jobs import lanes
 from jobs.items import Chunk, Item, decode_chunk
 
-__all__ = ["COUNTS", "Claim", "DeadLetter", "Done", "Entry", "JobRequest", "JobStatus", "Next", "Queued", "positions"]
+__all__ = [
+    "COUNTS",
+    "Claim",
+    "DeadLetter",
+    "Done",
+    "Entry",
+    "JobRequest",
+    "JobStatus",
+    "Next",
+    "Page",
+    "Queued",
+    "positions",
+]
 
 #: The counts of a job; but for ``total`` they always add up to ``total``.
 COUNTS = ("total", "queued", "leased", "succeeded", "failed", "cancelled", "expired")
@@ -180,6 +192,19 @@ class Entry:
     results: bytes = b""
     digest: str = ""
     status: str = ""
+
+
+class Page(NamedTuple):
+    """Closed chunks of a job, and how it stands after them; ``is_known`` is False where there is no such job.
+
+    ``retried``: some of its results were retried. ``open_items`` were sent and are not done.
+    """
+
+    entries: list[Entry]
+    is_known: bool
+    ended: bool
+    retried: bool
+    open_items: int
 
 
 @dataclass(frozen=True)

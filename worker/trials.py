@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Rounds, and seconds of each setting in a round.
 ROUNDS, TURN_S = 5, 0.15
+#: Seconds in which batch sizes are compared: what is chosen stays.
+BATCH_S = 1.5
 #: A setting other than one process a core, one thread each, must be this much faster, in every round, to be taken:
 #: processes are ended one by one where one hangs or dies, and what is measured for a moment may be luck.
 WORTH_IT = 1.1
@@ -76,9 +78,9 @@ def make_plan(model: str, cores: int, device: str = "cpu") -> Plan:
     """Measure every setting that can be had; takes a few seconds. Raises :class:`~jobs.errors.ModelFileError`."""
     runtime = loader.load(model, device=device)
     settings = settings_of(cores, runtime.device)
-    batches = {1: warm_up(runtime)[0]}
+    batches = {1: warm_up(runtime, seconds=BATCH_S)[0]}
     for threads in sorted({threads for _, _, threads in settings} - {1}):
-        batches[threads] = warm_up(loader.load(model, threads=threads, device=device))[0]
+        batches[threads] = warm_up(loader.load(model, threads=threads, device=device), seconds=BATCH_S)[0]
     if len(batches) > 1:
         runtime = loader.load(model, device=device)  # torch has one number of threads, that of the last load
     rates: dict[tuple[str, int, int], list[float]] = {}

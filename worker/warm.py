@@ -42,7 +42,7 @@ TRIAL_S = 0.3
 #: On a GPU, which more images fill. Not measured: no GPU was at hand.
 GPU_BATCH_SIZES = (*BATCH_SIZES, 128, 256, 512)
 #: A larger batch must be this much faster to be taken: it costs latency and memory.
-WORTH_IT = 1.03
+WORTH_IT = 1.02
 #: One that is slower by this factor ends the search.
 HOPELESS = 1.15
 #: Labels of each image that are ranked meanwhile.
@@ -170,18 +170,18 @@ def _pace(runtime: Runtime, settings: Settings) -> tuple[int, float]:
     return warm_up(runtime)
 
 
-def warm_up(runtime: Runtime) -> tuple[int, float]:
+def warm_up(runtime: Runtime, *, seconds: float = TRIAL_S) -> tuple[int, float]:
     """The batch size with the highest rate from pixels to result lines, and that rate in images/s.
 
     Sizes take turns, and the fastest run of each counts, so that what else the machine does meanwhile decides nothing.
-    Takes well under a second, but for models that need longer for a few images.
+    Takes little more than ``seconds``, but for models that need longer for a few images.
     """
     trials = _trials(runtime)
-    until = time.perf_counter() + TRIAL_S
+    until = time.perf_counter() + seconds
     while time.perf_counter() < until:
-        for size, seconds in trials.items():
-            trials[size] = min(seconds, _timed(runtime, size))
-    rates = {size: size / seconds for size, seconds in trials.items()}
+        for size, fastest_s in trials.items():
+            trials[size] = min(fastest_s, _timed(runtime, size))
+    rates = {size: size / fastest_s for size, fastest_s in trials.items()}
     fastest = max(rates.values())
     return next((size, rate) for size, rate in rates.items() if rate * WORTH_IT >= fastest)
 

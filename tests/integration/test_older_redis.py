@@ -9,7 +9,8 @@ import pytest
 
 from jobs.errors import JobError
 from jobs.items import Item
-from jobs.ledger import Entry, Ledger
+from jobs.ledger import Ledger
+from jobs.records import Page
 from producer.client import Labelmill
 from producer.ids import sent_ids
 from tests.support.books import Books
@@ -69,9 +70,9 @@ def test_a_producer_sends_again_what_redis_has_lost(redis: RedisServer, rewind: 
 class Forgetful(Ledger):
     """Its jobs are forgotten between two looks."""
 
-    def entries(self, job: str, **named: Any) -> list[Entry]:
+    def page(self, job: str, **named: Any) -> Page:
         self.delete(job)
-        return super().entries(job, **named)
+        return super().page(job, **named)
 
 
 def test_results_that_went_while_they_were_read_are_no_end_of_the_job(redis: RedisServer) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 from fakeredis import FakeRedis
 
-from jobs.backlog import BacklogWatch, Seen, estimate, read
+from jobs.backlog import BacklogWatch, Seen, measure, measured_rate, read
 from jobs.items import Item, encode_chunk
 from jobs.ledger import JobRequest, Ledger
 from jobs.registry import ModelInfo, Registry, WorkerInfo
+from tests.support.books import chunk_of
 
 
 class SilentBell:
@@ -78,11 +79,27 @@ def test_figures_lapse_when_nobody_looks(redis: FakeRedis, watch: BacklogWatch) 
 
 def test_the_rate_is_measured_while_work_waits() -> None:
     seen = Seen(queued=10, finished=600, processes=3, warm_up_rate=500.0)
-    assert estimate(seen, 0.0, 2.0, saturated=True) == 100.0
-    assert estimate(seen, 0.0, 2.0, saturated=False) == 500.0
+    assert measure(seen, 0.0, 2.0, saturated=True) == 100.0
+    assert measure(seen, 0.0, 2.0, saturated=False) == 0.0, "that is no measurement"
 
 
 def test_a_changed_rate_is_believed_slowly() -> None:
     seen = Seen(queued=10, finished=400, processes=1)
-    assert 100.0 < estimate(seen, 100.0, 2.0, saturated=True) < 150.0
-    assert estimate(seen, 100.0, 60.0, saturated=True) < 100.0, "400 in a minute are slower than believed"
+    assert 100.0 < measure(seen, 100.0, 2.0, saturated=True) < 150.0
+    assert measure(seen, 100.0, 60.0, saturated=True) < 100.0, "400 in a minute are slower than believed"
+
+
+def test_what_a_worker_found_at_its_start_weighs_nothing_once_it_was_measured(
+    redis: FakeRedis, watch: BacklogWatch
+) -> None:
+    announce(redis, processes=1, rate=1e6)
+    ledger = submit(redis, 2)
+    for number in (1, 2):
+        ledger.submit("job", number, chunk_of([f"{number}"]))
+    watch.look()
+    assert measured_rate(redis, "m") == 0.0
+    claim = ledger.claim("m.bulk", "token", lease_s=10)
+    assert claim is not None
+    ledger.finish(claim, succeeded=2, failed=0, results=b"[]\n[]", digest="d")
+    watch.look()
+    assert 0.0 < measured_rate(redis, "m") < 1e5
