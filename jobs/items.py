@@ -15,10 +15,10 @@ units of 1 / :data:`SCORE_UNITS`, or ``["error_code", "message"]``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -35,6 +35,7 @@ __all__ = [
     "Result",
     "check_items",
     "decode_chunk",
+    "decode_names",
     "decode_outcomes",
     "encode_chunk",
     "encode_failure",
@@ -162,6 +163,18 @@ def decode_chunk(payload: bytes) -> Chunk:
         raise InvalidItemError(f"chunk cannot be read: {type(exc).__name__}") from exc
 
 
+def decode_names(payload: bytes) -> list[tuple[str, dict[str, Any] | None]]:
+    """``custom_id`` and ``fields`` of each item of a payload, without its reference: a fifth of :func:`decode_chunk`.
+
+    Raises :class:`InvalidItemError` where the payload is not of the form above.
+    """
+    try:
+        _, *lines = orjson.loads(b"[" + payload.replace(b"\n", b",") + b"]")
+        return [(line, None) if isinstance(line, str) else (line[0], (*line, None)[2]) for line in lines]
+    except (ValueError, LookupError, TypeError) as exc:
+        raise InvalidItemError(f"chunk cannot be read: {type(exc).__name__}") from exc
+
+
 def _item(line: Any, base: str) -> Item:
     if isinstance(line, str):
         return Item(line, str(PurePosixPath(base, line)) if not base else f"{base}/{line}")
@@ -182,18 +195,19 @@ def encode_failure(error: LabelmillError) -> bytes:
     return orjson.dumps([error.code, UNCARRIABLE.sub("?", message)[:500]])
 
 
-def label_objects(outcome: Outcome, labels: Sequence[str]) -> list[dict[str, Any]]:
+def label_objects(outcome: Outcome, labels: Sequence[str] | Mapping[int, str]) -> list[dict[str, Any]]:
     """``[index, units, ...]`` as ``[{"label", "index", "score"}, ...]``; an unknown index is its own name."""
-    return [
-        {
-            "label": labels[index] if index < len(labels) else str(index),
-            "index": index,
-            "score": units / SCORE_UNITS,
-        }
-        for index, units in zip(outcome[0::2], outcome[1::2], strict=True)
-    ]
+    pairs = iter(outcome)
+    try:
+        return [
+            {"label": labels[index], "index": index, "score": units / SCORE_UNITS}
+            for index, units in zip(pairs, pairs, strict=True)
+        ]
+    except IndexError:
+        names = {index: labels[index] if index < len(labels) else str(index) for index in outcome[0::2]}
+        return label_objects(outcome, names)
 
 
-def decode_outcomes(results: bytes) -> Iterator[Outcome]:
+def decode_outcomes(results: bytes) -> list[Outcome]:
     """The outcomes of a chunk's result lines, in order."""
-    yield from orjson.loads(b"[" + results.replace(b"\n", b",") + b"]")
+    return cast("list[Outcome]", orjson.loads(b"[" + results.replace(b"\n", b",") + b"]"))

@@ -51,8 +51,7 @@ class Job:
 
     def results(self, *, after: str = "0-0") -> Iterator[Result]:
         """Every result as it comes, until the job has ended."""
-        for _, page in self.pages(after=after):
-            yield from page
+        return self.reader().results(after)
 
     def pages(
         self, *, after: str = "0-0", wait_s: float = 1.0, follow: bool = True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import cast
 
 from jobs.errors import JobError
-from jobs.items import Result, decode_chunk, decode_outcomes, label_objects
+from jobs.items import Result, decode_names, decode_outcomes, label_objects
 from jobs.ledger import Entry, Ledger
 from jobs.patience import Patience
 from jobs.records import Page, positions
@@ -18,11 +18,18 @@ __all__ = ["ResultReader"]
 
 #: Closed chunks read in one round trip.
 PAGE = 16
+#: Results at the least that are handed out together where more are there. Thousands that are kept at once send Python's
+#: garbage collector through all objects of the program.
+BLOCK = 256
+#: Seconds that a look waits for the first result.
+WAIT_S = 1.0
 #: Seconds that results may lie before they are read while many more are to come. Each look costs the machine that the
 #: workers may be on as much as a chunk's books do.
 LULL_S = 0.2
 #: Of the time that a job still takes: what it may take longer for that.
 LULL_SHARE = 0.25
+
+_Positions = Mapping[str, frozenset[int]]
 
 
 class ResultReader:
@@ -37,13 +44,32 @@ class ResultReader:
         #: Results that were passed over because they had been retried.
         self.skipped = 0
 
+    def results(self, after: str = "0-0") -> Iterator[Result]:
+        """Every result as it comes, until the job has ended."""
+        for entries, superseded in self._looks(after, wait_s=WAIT_S, follow=True):
+            for entry in entries:
+                yield from self._valid(entry, superseded)
+
     def pages(
-        self, after: str = "0-0", *, wait_s: float = 1.0, follow: bool = True
+        self, after: str = "0-0", *, wait_s: float = WAIT_S, follow: bool = True
     ) -> Iterator[tuple[str, list[Result]]]:
-        """Each page with the cursor behind it, until the job has ended; without ``follow``, until nothing is there.
+        """Some results with the cursor behind them, until the job has ended; without ``follow``, until none are there.
 
         While nothing new is there, an empty page comes every ``wait_s``, so that the caller can look around.
         """
+        for entries, superseded in self._looks(after, wait_s=wait_s, follow=follow):
+            results: list[Result] = []
+            if not entries:
+                yield after, results
+            for entry in entries:
+                results += self._valid(entry, superseded)
+                if len(results) >= BLOCK or entry is entries[-1]:
+                    after = entry.id
+                    yield after, results
+                    results = []
+
+    def _looks(self, after: str, *, wait_s: float, follow: bool) -> Iterator[tuple[list[Entry], _Positions]]:
+        """The entries of each look, and which of their results were retried."""
         ended = self._patience(lambda: self.ledger.status(self.job)).ended
         pace = _Pace()
         while True:
@@ -55,51 +81,52 @@ class ResultReader:
             ended = page.ended
             if page.entries:
                 after = page.entries[-1].id
-                results, skipped = self._patience(partial(self._results, page))
-                self.skipped += skipped
-                yield after, results
+                superseded = self._patience(partial(self._superseded, page.entries)) if page.retried else {}
+                yield page.entries, superseded
                 if follow and not ended:
                     pace.rest(page)
             elif (was_ended and ended) or not follow:  # it may have been retried since
                 return
             else:
-                yield after, []
+                yield [], {}
 
-    def _results(self, page: Page) -> tuple[list[Result], int]:
-        superseded = self._superseded(page.entries) if page.retried else {}
-        results = [
-            result
-            for entry in page.entries
-            for result in self._expand(entry)
-            if result.position not in superseded.get(entry.id, ())
-        ]
-        return results, sum(map(len, superseded.values()))
+    def _valid(self, entry: Entry, superseded: _Positions) -> Iterator[Result]:
+        """The results of an entry but for those that were retried."""
+        passed_over = superseded.get(entry.id)
+        if not passed_over:
+            return self._expand(entry)
+        self.skipped += len(passed_over)
+        return (result for result in self._expand(entry) if result.position not in passed_over)
 
-    def _superseded(self, page: list[Entry]) -> dict[str, frozenset[int]]:
+    def _superseded(self, page: list[Entry]) -> _Positions:
         """Positions of this page that were retried: a later entry has their results."""
         ids = [entry.id for entry in page]
         found = cast("list[bytes | None]", self.ledger.redis.hmget(self.ledger.key(self.job, "superseded"), ids))
         return positions({id.encode(): raw for id, raw in zip(ids, found, strict=True) if raw})
 
     def _expand(self, entry: Entry) -> Iterator[Result]:
-        items = decode_chunk(entry.payload).items
+        names = decode_names(entry.payload)
+        here, chunk = entry.id, entry.chunk_id
         if entry.status:
-            for position, item in enumerate(items):
-                yield Result(item.custom_id, entry.status, None, None, None, item.fields, *_place(entry, position))
+            for position, (custom_id, fields) in enumerate(names):
+                yield Result(custom_id, entry.status, None, None, None, fields, here, position, chunk)
             return
         info = self._model(entry.digest)
-        model = {"name": info.name, "digest": entry.digest}
-        for position, (item, outcome) in enumerate(zip(items, decode_outcomes(entry.results), strict=True)):
+        by = {"name": info.name, "digest": entry.digest}
+        for position, ((custom_id, fields), outcome) in enumerate(
+            zip(names, decode_outcomes(entry.results), strict=True)
+        ):
             if isinstance(outcome[0], str):
                 error = {"code": outcome[0], "message": outcome[1]}
-                status, labels, by = "failed", None, None
+                yield Result(custom_id, "failed", None, None, error, fields, here, position, chunk)
             else:
-                status, labels, by, error = "succeeded", label_objects(outcome, info.labels), model, None
-            yield Result(item.custom_id, status, labels, by, error, item.fields, *_place(entry, position))
+                labels = label_objects(outcome, info.labels)
+                yield Result(custom_id, "succeeded", labels, by, None, fields, here, position, chunk)
 
     def _model(self, digest: str) -> ModelInfo:
         if digest not in self._models:
-            self._models[digest] = self.registry.model(digest) or ModelInfo("unknown", digest)
+            found = self._patience(lambda: self.registry.model(digest))
+            self._models[digest] = found or ModelInfo("unknown", digest)
         return self._models[digest]
 
 
@@ -122,7 +149,3 @@ class _Pace:
         if self._done and len(page.entries) < PAGE:
             left_s = page.open_items * (now - self._began) / self._done
             time.sleep(min(LULL_S, LULL_SHARE * left_s) if left_s > LULL_S else 0.0)
-
-
-def _place(entry: Entry, position: int) -> tuple[str, int, str]:
-    return entry.id, position, entry.chunk_id
