@@ -14,7 +14,7 @@ workers measured at their warm-up, and without a worker as if there were one pro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,25 +51,30 @@ class Backlog:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen at ``at_s``; ``done`` by job, ``queued`` and the images/s of one process by model.
+    """What was seen at ``at_s``: what of the open jobs was ``done``, which were ``waiting``, how fast models are.
 
-    ``rates`` were measured under load, ``warm_up_rates`` are what workers found at their start.
+    Rates are images/s of one process; ``rates`` were measured under load, ``warm_up_rates`` are what workers found at
+    their start.
     """
 
     at_s: float = 0.0
     done: Mapping[str, int] = field(default_factory=dict)
-    queued: Mapping[str, int] = field(default_factory=dict)
+    waiting: Sequence[str] = ()
     rates: Mapping[str, float] = field(default_factory=dict)
     warm_up_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Seen:
-    """The work of one model now, and the processes that serve it."""
+    """The work of one model now, and the processes that serve it.
+
+    ``finished`` since the last look; ``saturated`` where work of one job waited then, and waits now.
+    """
 
     queued: int = 0
     leased: int = 0
     finished: int = 0
+    saturated: bool = False
     processes: int = 0
     warm_up_rate: float = 0.0
 
@@ -80,12 +85,12 @@ def measured_rate(client: redis.Redis, model: str, *, prefix: str = "lm:") -> fl
     return float(Look(**orjson.loads(raw)).rates.get(model, 0.0)) if raw else 0.0
 
 
-def measure(seen: Seen, before: float, elapsed_s: float, *, saturated: bool) -> float:
+def measure(seen: Seen, before: float, elapsed_s: float) -> float:
     """Images a second of one process under load: smoothed where work waited all the time, else as ``before``.
 
     0 where it was never measured: what a worker found at its start, beside others that started, weighs nothing then.
     """
-    if saturated and seen.processes and seen.finished and elapsed_s > 0:
+    if seen.saturated and seen.processes and seen.finished and elapsed_s > 0:
         measured = seen.finished / elapsed_s / seen.processes
         weight = 1.0 - math.exp(-elapsed_s / SMOOTHING_S) if before else 1.0
         return before + weight * (measured - before)
@@ -110,21 +115,12 @@ class BacklogWatch(Ticking):
         now = seconds + micros / 1e6
         seen: dict[str, Seen] = {}
         self._serving(seen)
-        done = self._jobs(seen, before)
+        done, waiting = self._jobs(seen, before)
         self._interactive(seen)
-        rates = {
-            model: measure(
-                each,
-                before.rates.get(model, 0.0),
-                now - before.at_s,
-                saturated=each.queued > 0 and before.queued.get(model, 0) > 0,
-            )
-            for model, each in seen.items()
-        }
-        queued = {model: each.queued for model, each in seen.items()}
+        rates = {m: measure(each, before.rates.get(m, 0.0), now - before.at_s) for m, each in seen.items()}
         warm_up = {**before.warm_up_rates, **{m: each.warm_up_rate for m, each in seen.items() if each.warm_up_rate}}
         found = {m: _backlog(each, rates[m] or warm_up.get(m, UNKNOWN_RATE)) for m, each in seen.items()}
-        self._write(found, Look(now, done, queued, {**before.rates, **rates}, warm_up))
+        self._write(found, Look(now, done, waiting, {**before.rates, **rates}, warm_up))
         return found
 
     def _serving(self, seen: dict[str, Seen]) -> None:
@@ -132,8 +128,11 @@ class BacklogWatch(Ticking):
             if worker.state in SERVING:
                 _count(worker, seen)
 
-    def _jobs(self, seen: dict[str, Seen], before: Look) -> dict[str, int]:
-        """Count the open jobs, and what was finished since ``before`` of those that were open then."""
+    def _jobs(self, seen: dict[str, Seen], before: Look) -> tuple[dict[str, int], list[str]]:
+        """Count the open jobs, and what was finished since ``before`` of those that were open then.
+
+        Returns what of them is done, and which wait.
+        """
         open_jobs = [job.decode() for job in cast("list[bytes]", self.redis.zrange(f"{self.prefix}deadlines", 0, -1))]
         jobs = list(dict.fromkeys([*open_jobs, *before.done]))
         with self.redis.pipeline(transaction=False) as pipe:
@@ -141,6 +140,8 @@ class BacklogWatch(Ticking):
                 pipe.hmget(f"{self.prefix}job:{job}", "model", "queued", "leased", "succeeded", "failed", "state")
             rows = pipe.execute()
         done: dict[str, int] = {}
+        waiting: list[str] = []
+        is_complete = all(row[0] is not None for row in rows)  # nobody knows what was done of a deleted job
         for job, (model, *numbers, state) in zip(jobs, rows, strict=True):
             if model is None:
                 continue
@@ -149,9 +150,12 @@ class BacklogWatch(Ticking):
             each.queued += queued
             each.leased += leased
             each.finished += max(0, succeeded + failed - before.done.get(job, 0))
+            each.saturated |= is_complete and queued > 0 and job in before.waiting
             if state != b"ended":
                 done[job] = succeeded + failed
-        return done
+            if queued:
+                waiting.append(job)
+        return done, waiting
 
     def _interactive(self, seen: dict[str, Seen]) -> None:
         for model, each in seen.items():

@@ -78,15 +78,14 @@ def test_figures_lapse_when_nobody_looks(redis: FakeRedis, watch: BacklogWatch) 
 
 
 def test_the_rate_is_measured_while_work_waits() -> None:
-    seen = Seen(queued=10, finished=600, processes=3, warm_up_rate=500.0)
-    assert measure(seen, 0.0, 2.0, saturated=True) == 100.0
-    assert measure(seen, 0.0, 2.0, saturated=False) == 0.0, "that is no measurement"
+    assert measure(Seen(finished=600, processes=3, saturated=True), 0.0, 2.0) == 100.0
+    assert measure(Seen(finished=600, processes=3), 0.0, 2.0) == 0.0, "that is no measurement"
 
 
 def test_a_changed_rate_is_believed_slowly() -> None:
-    seen = Seen(queued=10, finished=400, processes=1)
-    assert 100.0 < measure(seen, 100.0, 2.0, saturated=True) < 150.0
-    assert measure(seen, 100.0, 60.0, saturated=True) < 100.0, "400 in a minute are slower than believed"
+    seen = Seen(finished=400, processes=1, saturated=True)
+    assert 100.0 < measure(seen, 100.0, 2.0) < 150.0
+    assert measure(seen, 100.0, 60.0) < 100.0, "400 in a minute are slower than believed"
 
 
 def test_what_a_worker_found_at_its_start_weighs_nothing_once_it_was_measured(
@@ -103,3 +102,18 @@ def test_what_a_worker_found_at_its_start_weighs_nothing_once_it_was_measured(
     ledger.finish(claim, succeeded=2, failed=0, results=b"[]\n[]", digest="d")
     watch.look()
     assert 0.0 < measured_rate(redis, "m") < 1e5
+
+
+def test_jobs_that_were_deleted_meanwhile_are_no_measurement(redis: FakeRedis, watch: BacklogWatch) -> None:
+    announce(redis, processes=1, rate=10.0)
+    ledger = submit(redis, 2)
+    ledger.submit("job", 1, chunk_of(["more"]))
+    ledger.create("other", JobRequest(model="m"))
+    ledger.submit("other", 0, chunk_of(["theirs"]))
+    watch.look()
+    ledger.delete("other")
+    claim = ledger.claim("m.bulk", "token", lease_s=10)
+    assert claim is not None
+    ledger.finish(claim, succeeded=2, failed=0, results=b"[]\n[]", digest="d")
+    watch.look()
+    assert measured_rate(redis, "m") == 0.0, "what was done of the other job is not known"
