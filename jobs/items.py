@@ -137,7 +137,7 @@ def check_items(items: Sequence[Item]) -> None:
     ids, refs = [item.custom_id for item in items], [item.ref for item in items]
     longest_id, longest_ref = (max(map(len, texts), default=0) for texts in (ids, refs))
     is_sound = all(ids) and all(refs) and longest_id <= MAX_ID_CHARS and longest_ref <= MAX_REF_CHARS
-    if not is_sound or UNCARRIABLE.search("".join(ids)) or UNCARRIABLE.search("".join(refs)):
+    if not is_sound or not "".join(ids).isprintable() or not "".join(refs).isprintable():  # all that is UNCARRIABLE
         for item in items:
             item.checked()
 
@@ -147,9 +147,7 @@ def _line(item: Item, begin: str) -> Any:
     custom_id, ref, fields = item
     if fields is not None:
         return [custom_id, ref, fields]
-    if begin and len(ref) == len(begin) + len(custom_id) and ref.startswith(begin) and ref.endswith(custom_id):
-        return custom_id
-    return [custom_id, ref]
+    return custom_id if begin and ref == begin + custom_id else [custom_id, ref]
 
 
 def decode_chunk(payload: bytes) -> Chunk:

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from jobs.backlog import measured_rate
@@ -169,15 +170,18 @@ class Sender:
         self._client.patience(lambda: self._ledger.seal(self.job_id, writer=writer, chunks=number))
 
     def _chunks(self, pictures: Iterable[Picture], status: JobStatus) -> Iterator[_Chunk]:
-        chunk, size, until = _Chunk(), self._chunk_size or 0, 0.0
-        for picture in pictures:
-            if not self._chunk_size and not chunk.items and time.monotonic() >= until:
+        size, until = self._chunk_size or 0, 0.0
+        pictures = iter(pictures)
+        while True:
+            if not self._chunk_size and time.monotonic() >= until:
                 size, until = self._best_size(status), time.monotonic() + RESIZE_S
-            chunk.add(picture)
-            if len(chunk.items) >= size or chunk.size >= CHUNK_BYTES:
-                yield chunk
-                chunk = _Chunk()
-        if chunk.items:
+            chunk = _Chunk()
+            for picture in islice(pictures, size):
+                chunk.add(picture)
+                if chunk.size >= CHUNK_BYTES:
+                    break
+            if not chunk.items:
+                return
             yield chunk
 
     def _best_size(self, status: JobStatus) -> int:

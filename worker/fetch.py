@@ -54,7 +54,7 @@ class Fetcher:
     def reader(self, refs: Sequence[str]) -> Callable[[str], bytes]:
         """What fetches these: as :meth:`fetch`, but where all are plain files it need not look at each one again."""
         text = "".join(refs)
-        is_plain = all(refs) and not UNCARRIABLE.search(text) and "://" not in text and BLOB not in text
+        is_plain = all(refs) and text.isprintable() and "://" not in text and BLOB not in text
         return self._roots.read if is_plain else self.fetch
 
     def fetch(self, ref: str) -> bytes:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
+from operator import attrgetter
 
 from jobs.errors import SourceError
 from jobs.items import MAX_ID_CHARS, UNCARRIABLE, Item
@@ -74,8 +75,8 @@ def _root(name: str) -> _Root:
 
 
 def _has_image_suffix(entry: os.DirEntry[str]) -> bool:
-    _, dot, suffix = entry.name.rpartition(".")
-    return f"{dot}{suffix}".lower() in IMAGE_SUFFIXES
+    name = entry.name
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
 
 
 def _matching(root: _Root, pattern: Pattern) -> Iterator[Item]:
@@ -94,7 +95,7 @@ def _walk(
         entries = list(islice(scan, SORT_LIMIT))
         few = len(entries) < SORT_LIMIT
         if few:
-            entries.sort(key=lambda entry: entry.name)
+            entries.sort(key=attrgetter("name"))
         yield from _entries(name, entries, wanted, depth)
         if not few:
             yield from _entries(name, scan, wanted, depth)
@@ -107,9 +108,11 @@ def _entries(
     depth: int | None,
 ) -> Iterator[Item]:
     for entry in entries:
-        if entry.name.startswith("."):
+        inner = entry.name
+        if inner[0] == ".":
             continue
-        inner = f"{name}/{entry.name}" if name else entry.name
+        if name:
+            inner = f"{name}/{inner}"
         if entry.is_dir(follow_symlinks=False):
             if depth is None or depth > 1:
                 yield from _walk(inner, entry.path, wanted, depth and depth - 1)
