@@ -23,7 +23,7 @@ PHOTO_MODEL, TINY_MODEL = "efficientnet-lite0", "cifar10-cnn"
 
 def photo(rounds: int) -> tuple[list[Goal], Contest]:
     """Photographs and EfficientNet-Lite0."""
-    folder, paths = images("photo", 400)
+    folder, paths = images("photo", 800)
     few = [base64.b64encode(path.read_bytes()).decode() for path in paths[:60]]
     contest = Contest()
     with ExitStack() as stack:
@@ -35,7 +35,7 @@ def photo(rounds: int) -> tuple[list[Goal], Contest]:
             other = stack.enter_context(labelmill(str(int8_model())))
             recommended = (other, other.models()[0].name)
         single = Calls(client.celery, "labelmill.classify", client.settings.broker_url)
-        names = [str(path) for path in paths]
+        names = [str(path) for path in paths[:400]]
         contest.run(
             {
                 "bare": lambda: len(paths) / bare.run(paths),
