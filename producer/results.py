@@ -14,7 +14,7 @@ from jobs.patience import Patience
 from jobs.records import Page, positions
 from jobs.registry import ModelInfo, Registry
 
-__all__ = ["ResultReader"]
+__all__ = ["Pace", "ResultReader"]
 
 #: Closed chunks read in one round trip.
 PAGE = 16
@@ -71,7 +71,7 @@ class ResultReader:
     def _looks(self, after: str, *, wait_s: float, follow: bool) -> Iterator[tuple[list[Entry], _Positions]]:
         """The entries of each look, and which of their results were retried."""
         ended = self._patience(lambda: self.ledger.status(self.job)).ended
-        pace = _Pace()
+        pace = Pace()
         while True:
             was_ended = ended  # asked before the page is read: what is read after it is complete
             wait_s_now = wait_s if follow and not ended else 0.0
@@ -84,7 +84,7 @@ class ResultReader:
                 superseded = self._patience(partial(self._superseded, page.entries)) if page.retried else {}
                 yield page.entries, superseded
                 if follow and not ended:
-                    pace.rest(page)
+                    time.sleep(pace.rest_s(page, time.monotonic()))
             elif (was_ended and ended) or not follow:  # it may have been retried since
                 return
             else:
@@ -130,22 +130,20 @@ class ResultReader:
         return self._models[digest]
 
 
-class _Pace:
+class Pace:
     """How often to look for results: each chunk's at once would wake us, and Redis, for every one of them."""
 
     def __init__(self) -> None:
-        self._began = 0.0
+        self._began: float | None = None
         self._done = 0
         self._open = 0
 
-    def rest(self, page: Page) -> None:
-        """Wait a little where much is to come, and the page shows that not much has."""
-        now = time.monotonic()
-        if self._began:
-            self._done += max(self._open - page.open_items, 0)
-        else:
-            self._began = now
+    def rest_s(self, page: Page, now: float) -> float:
+        """Seconds to rest where much is to come, and the page shows that not much has. ``now`` in seconds."""
+        self._began = now if self._began is None else self._began
+        self._done += max(self._open - page.open_items, 0)
         self._open = page.open_items
-        if self._done and len(page.entries) < PAGE:
-            left_s = page.open_items * (now - self._began) / self._done
-            time.sleep(min(LULL_S, LULL_SHARE * left_s) if left_s > LULL_S else 0.0)
+        if not self._done or len(page.entries) == PAGE:
+            return 0.0
+        left_s = page.open_items * (now - self._began) / self._done
+        return min(LULL_S, LULL_SHARE * left_s) if left_s > LULL_S else 0.0
