@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-import psutil
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -29,6 +28,9 @@ class Worker(Protocol):
     @property
     def shown(self) -> str:
         """STARTING, READY, BUSY, ..."""
+
+    def resident_bytes(self) -> int:
+        """Memory of the worker and its processes."""
 
 
 class NodeCollector(Collector):
@@ -64,9 +66,8 @@ class NodeCollector(Collector):
         infos = [({"model": m.name, "digest": m.digest, "version": m.version}, 1) for m in self.worker.models]
         yield _gauge("model_info", "The models that the worker serves.", *infos)
         yield _gauge("worker_processes", "Processes or threads of the pool.", ({}, self.processes))
-        me = psutil.Process()
-        rss = sum(process.memory_info().rss for process in [me, *me.children(recursive=True)])
-        yield _gauge("worker_resident_bytes", "Memory of the worker and its processes.", ({}, rss))
+        resident = self.worker.resident_bytes()
+        yield _gauge("worker_resident_bytes", "Memory of the worker and its processes.", ({}, resident))
 
     def _backlogs(self) -> dict[str, backlog.Backlog]:
         return backlog.read(self.redis, [model.name for model in self.worker.models], prefix=self.prefix)

@@ -174,8 +174,12 @@ class Node:
         except GONE:
             return  # asked to stop while Redis was gone
 
+    def resident_bytes(self) -> int:
+        """Memory of the worker and its processes."""
+        return sum(map(_rss, [os.getpid(), *self._pids()]))
+
     def _info(self) -> WorkerInfo:
-        rss = sum(map(_rss, [os.getpid(), *self._pids()]))
+        rss = self.resident_bytes()
         models = tuple(ModelInfo(m.name, m.digest, images_per_s=self._rates.get(m.name, 0.0)) for m in self.models)
         host = socket.gethostname()
         reach = Reach.of(self.settings.file_roots, self.settings.url_hosts)
