@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -63,6 +63,12 @@ class Look:
     rates: Mapping[str, float] = field(default_factory=dict)
     warm_up_rates: Mapping[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, raw: bytes | None) -> Look:
+        """What was written, maybe by another version; an empty one where nothing was."""
+        known = orjson.loads(raw) if raw else {}
+        return cls(**{each.name: known[each.name] for each in fields(cls) if each.name in known})
+
 
 @dataclass(slots=True)
 class Seen:
@@ -82,7 +88,7 @@ class Seen:
 def measured_rate(client: redis.Redis, model: str, *, prefix: str = "lm:") -> float:
     """Images/s of one process of a model under load, as the last look found; 0 where nobody looks."""
     raw = cast("bytes | None", client.get(f"{prefix}backlog_look"))
-    return float(Look(**orjson.loads(raw)).rates.get(model, 0.0)) if raw else 0.0
+    return float(Look.from_json(raw).rates.get(model, 0.0))
 
 
 def measure(seen: Seen, before: float, elapsed_s: float) -> float:
@@ -110,7 +116,7 @@ class BacklogWatch(Ticking):
     def look(self) -> dict[str, Backlog]:
         """One look, written down; a handful of round trips."""
         raw = cast("bytes | None", self.redis.get(f"{self.prefix}backlog_look"))
-        before = Look(**orjson.loads(raw)) if raw else Look()
+        before = Look.from_json(raw)
         seconds, micros = self.redis.time()
         now = seconds + micros / 1e6
         seen: dict[str, Seen] = {}

@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from jobs.backlog import measured_rate
@@ -172,16 +172,14 @@ class Sender:
     def _chunks(self, pictures: Iterable[Picture], status: JobStatus) -> Iterator[_Chunk]:
         size, until = self._chunk_size or 0, 0.0
         pictures = iter(pictures)
-        while True:
+        for first in pictures:
             if not self._chunk_size and time.monotonic() >= until:
                 size, until = self._best_size(status), time.monotonic() + RESIZE_S
             chunk = _Chunk()
-            for picture in islice(pictures, size):
+            for picture in chain([first], islice(pictures, size - 1)):
                 chunk.add(picture)
                 if chunk.size >= CHUNK_BYTES:
                     break
-            if not chunk.items:
-                return
             yield chunk
 
     def _best_size(self, status: JobStatus) -> int:

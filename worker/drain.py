@@ -75,12 +75,16 @@ class Drain:
         os.eventfd_write(self._signals, 1 if how == "Warm" else 2)
 
     def replace(self, why: str) -> None:
-        """Drain, and begin again."""
-        if not self.is_replacing:
+        """Drain, and begin again; not where somebody else has asked this worker to end.
+
+        Without a signal to ourselves: it would be one with an operator's that comes at the same moment.
+        """
+        if not self.is_replacing and not self._asked:
             self.is_replacing = True
             log.warning("%s: draining, to begin again", why)
             atexit.register(self._begin_again)
-            os.kill(os.getpid(), signal.SIGTERM)
+            worker_state.should_stop = os.EX_OK  # as Celery's own handler of SIGTERM says it
+            os.eventfd_write(self._signals, 1)
 
     def end_hard(self, why: str, *, again: bool = False, code: int = EXIT_HARD) -> NoReturn:
         """End now: kill, give back, and be gone, or begin again."""
@@ -120,7 +124,7 @@ class Drain:
     def _begin_again(self) -> None:
         """Returns where somebody else asked this worker to end meanwhile."""
         _kill_children()
-        if self._asked > self.is_replacing:
+        if self._asked:
             return
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
