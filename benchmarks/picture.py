@@ -50,7 +50,7 @@ def _bars(axis: Any, rates: Mapping[str, Sequence[float]], part: str) -> None:
     middles = [statistics.median(rates[name]) for name in names]
     bars = axis.barh([NAMES[name] for name in names], middles, color=[COLOURS[name] for name in names])
     axis.bar_label(bars, labels=[f"{middle:,.0f}" for middle in middles], padding=3)
-    axis.margins(x=0.15)
+    axis.margins(x=0.25)
     axis.invert_yaxis()
     axis.set_title(f"{part}: images/s, medians of {len(rates[names[0]])}")
 
