@@ -51,6 +51,7 @@ def _bars(axis: Any, rates: Mapping[str, Sequence[float]], part: str) -> None:
     bars = axis.barh([NAMES[name] for name in names], middles, color=[COLOURS[name] for name in names])
     axis.bar_label(bars, labels=[f"{middle:,.0f}" for middle in middles], padding=3)
     axis.margins(x=0.25)
+    axis.locator_params(axis="x", nbins=5)
     axis.invert_yaxis()
     axis.set_title(f"{part}: images/s, medians of {len(rates[names[0]])}")
 
