@@ -1,9 +1,8 @@
 """From the bytes of an image file to the pixels a model gets, as a person would see the picture.
 
 EXIF orientation is applied, what is transparent is laid on white, 16-bit samples are scaled, an animation
-gives its first frame. Resize and crop are one step: only the source of the crop is resampled (Pillow's
-``resize(size, box=...)``), with the geometry of torchvision's ``Resize`` and ``CenterCrop`` on a PIL image,
-so that every pixel is within 1 grey level of theirs.
+gives its first frame. Resize and crop are one step, with the geometry of torchvision's ``Resize`` and ``CenterCrop``
+on a PIL image: every pixel is within 1 grey level of theirs, see :mod:`worker.resample`.
 
 Every failure on hostile data is an :class:`~jobs.errors.ItemError`. The rules in words: ``docs/images.md``.
 """
@@ -24,7 +23,8 @@ from PIL import Image, ImageFile
 
 from jobs.errors import CorruptImageError, ItemError, TooLargeError, UnsupportedFormatError
 from worker.models.card import Preprocessing
-from worker.picture import is_on_its_side, upright
+from worker.picture import is_on_its_side, size_of, upright
+from worker.plainjpeg import read_jpeg
 from worker.plainpng import read_plain
 from worker.resample import fill, resized_size
 
@@ -97,7 +97,10 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Decode
         _check_size(name, _webp_canvas(data), limits)  # its decoder takes the canvas's memory when it opens
     image: Image.Image = _openers()[name](BytesIO(data))
     _check_size(name, image.size, limits)
+    whole = image.size
     resized = _draft(image, preprocessing) if preprocessing.scaled_decode and name == "JPEG" else None
+    if name == "JPEG" and image.size == whole and (pixels := read_jpeg(data, image)) is not None:
+        return fill(pixels, resized_size(*size_of(pixels), preprocessing.resize), preprocessing, out)
     image.load()
     image = upright(image)
     resized = resized or resized_size(*image.size, preprocessing.resize)

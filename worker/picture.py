@@ -1,4 +1,7 @@
-"""One upright picture in RGB or grey from whatever a file holds, as a person would see it."""
+"""One upright picture in RGB or grey from whatever a file holds, as a person would see it.
+
+A picture is a PIL image in mode RGB or L, or an array of its pixels: uint8[height, width, 3 or 1].
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,12 @@ from PIL import Image
 
 from jobs.errors import UnsupportedFormatError
 
-__all__ = ["is_on_its_side", "upright"]
+__all__ = ["Box", "Picture", "Pixels", "channels_of", "cut", "is_on_its_side", "planes", "size_of", "turned", "upright"]
+
+Pixels = NDArray[np.uint8]
+Picture = Image.Image | Pixels
+#: Left, top, right and bottom, as Pillow has them: the last two are outside.
+Box = tuple[int, int, int, int]
 
 #: EXIF tag of the orientation.
 ORIENTATION = 0x0112
@@ -38,6 +46,44 @@ def upright(image: Image.Image) -> Image.Image:
     turn = _UPRIGHT.get(_orientation(image.info.get("exif")))
     image = _flat(image)
     return image if turn is None else image.transpose(turn)
+
+
+def turned(pixels: Pixels, exif: bytes | None) -> Pixels:
+    """The pixels of a picture upright, as its EXIF block says."""
+    orientation = _orientation(exif)
+    if 5 <= orientation <= 8:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def size_of(picture: Picture) -> tuple[int, int]:
+    """Width and height in pixels."""
+    return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
+
+
+def channels_of(picture: Picture) -> int:
+    """3 or 1."""
+    return len(picture.getbands()) if isinstance(picture, Image.Image) else picture.shape[2]
+
+
+def cut(picture: Picture, box: Box) -> Picture:
+    """A part of a picture."""
+    if isinstance(picture, Image.Image):
+        return picture.crop(box)
+    left, top, right, bottom = box
+    return picture[top:bottom, left:right]
+
+
+def planes(picture: Picture, box: Box) -> list[Pixels]:
+    """The channels of a part of a picture: a uint8[height, width] each."""
+    part = cut(picture, box)
+    if isinstance(part, Image.Image):
+        return [np.frombuffer(plane.tobytes(), np.uint8).reshape(part.height, -1) for plane in part.split()]
+    return [part[:, :, channel] for channel in range(part.shape[2])]
 
 
 def is_on_its_side(image: Image.Image) -> bool:

@@ -1,56 +1,107 @@
-"""Resize and crop in one step: only the source of the crop is resampled, by Pillow's ``resize(size, box=...)``.
+"""Resize and crop in one step: only what the crop needs is computed, as products of matrices.
 
-The geometry is that of torchvision's ``Resize`` and ``CenterCrop`` on a PIL image, and so are the pixels, within 1
-grey level each.
+The geometry is that of torchvision's ``Resize`` and ``CenterCrop`` on a PIL image. The filters, their weights in 22
+bits, the order of the two passes and the rounding to 8 bits between them are those of Pillow 13's ``resize``
+(``src/libImaging/Resample.c``), so that every pixel is within 1 grey level of theirs, and nearly all are the same:
+see :func:`_doubled`.
+
+Pillow takes one pixel after the other. A product of matrices does the same sums several times as fast, though it
+multiplies by many zeros: a *band* of neighbouring pixels of the result, and of the source that they come from, at once.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from worker.models.card import Interpolation, Preprocessing
+from worker.picture import Box, Picture, Pixels, channels_of, cut, planes, size_of
 
 __all__ = ["fill", "resized_size"]
 
-#: Pixels of a resized picture, or of one pass of it, up to which more is made than the crop needs, for the sake
-#: of the very same pixels. It needs a bound: a line of pixels can be resized to any size.
-WHOLE_PIXELS = 1 << 24
-#: Share of an axis beyond which leaving out the rest costs more than it saves.
-WORTH_CUTTING = 0.75
+#: Bits of a weight in Pillow.
+PRECISION_BITS = 22
+#: Pixels of the result in a band at most, and pixels of the source that they may stand for.
+BAND, BAND_SOURCE = 16, 48
+#: Weights of an axis up to which they are made at once, and kept for the next image of this size.
+WEIGHTS = 1 << 16
+#: Axes whose weights are kept; those of a photograph take 25 kB.
+KEPT_AXES = 128
+#: Values that are taken from the source at once in float32: about what a core's cache holds.
+STRIP = 1 << 18
+#: What a sum of 16 products may be off by in float32, in grey levels; each is rounded to 2**-16 at the worst.
+DOUBT = 2.0**-12
+#: Pixels of an axis up to which ``nearest`` adds its steps up as Pillow does, with the same rounding.
+SUMMED = 1 << 20
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-#: Reach of each filter to either side, in pixels of the coarser of source and result.
-_SUPPORT = {"nearest": 1, "bilinear": 1, "bicubic": 2, "lanczos": 3}
+#: Values of one kind up to which a thread keeps their memory for the next image.
+KEPT_VALUES = 1 << 20
+
+_Floats = NDArray[np.float32]
+_rooms = threading.local()
 
 
-class _Span(NamedTuple):
-    """One axis of the step: pixels ``start`` to ``start + length`` of the resized picture.
+class _Axis(NamedTuple):
+    """Pixels ``start`` to ``start + length`` of an axis of ``source`` pixels that is resized to ``resized``.
 
-    They come from ``begin..end`` of the source, and go to ``offset`` of the result.
+    They go to ``offset`` of the result.
     """
 
+    source: int
+    resized: int
     start: int
     length: int
-    begin: float
-    end: float
     offset: int
 
-    def is_exact(self) -> bool:
-        """Whether Pillow, which holds a box in float32, sees the very same source."""
-        return all(float(np.float32(v)) == v for v in (self.begin, self.end, self.end - self.begin))
+    @property
+    def scale(self) -> float:
+        return self.source / self.resized
 
 
-_Spans = tuple[_Span, _Span]  # across, down
+class _Band(NamedTuple):
+    """Pixels ``start`` to ``stop`` of the result are those ``first`` to ``last`` of the source, times ``weights``.
+
+    ``weights``: float32[last - first, stop - start].
+    """
+
+    first: int
+    last: int
+    start: int
+    stop: int
+    weights: _Floats
+
+
+class _Filter(NamedTuple):
+    """``reach`` to either side, in pixels of the coarser of source and result, and the ``curve`` of the weights."""
+
+    reach: float
+    curve: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(1.0 - np.abs(x), 0.0)
+
+
+def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    x, a = np.abs(x), -0.5
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+
+
+def _lanczos(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.abs(x) < 3.0, np.sinc(x) * np.sinc(x / 3.0), 0.0)
+
+
+_FILTERS = {"bilinear": _Filter(1.0, _triangle), "bicubic": _Filter(2.0, _cubic), "lanczos": _Filter(3.0, _lanczos)}
 
 
 def resized_size(width: int, height: int, resize: int | tuple[int, int] | None) -> tuple[int, int]:
@@ -64,115 +115,225 @@ def resized_size(width: int, height: int, resize: int | tuple[int, int] | None) 
     return int(resize * width / height), resize
 
 
-def _span(source: int, resized: int, crop: int) -> _Span:
-    """The source of a central crop; a crop larger than the picture leaves a border, as torchvision's does."""
-    if crop >= resized:
-        return _Span(0, resized, 0.0, source, (crop - resized) // 2)
-    start = round((resized - crop) / 2.0)
-    return _Span(start, crop, start * source / resized, (start + crop) * source / resized, 0)
-
-
-def fill(image: Image.Image, resized: tuple[int, int], preprocessing: Preprocessing, out: NDArray[np.uint8]) -> None:
-    """The centre of ``image`` (RGB or L), as if it had been resized to ``resized``, into ``out``; black around it."""
-    height, width = out.shape[:2]
-    if resized == image.size == (width, height):
-        return _write(image, preprocessing, out)
-    spans = across, down = (
-        _span(image.width, resized[0], width),
-        _span(image.height, resized[1], height),
-    )
-    part = _resample(image, resized, spans, preprocessing)
-    if part.size != (width, height):
+def fill(picture: Picture, resized: tuple[int, int], preprocessing: Preprocessing, out: Pixels) -> None:
+    """The centre of a picture, as if it had been resized to ``resized``, into ``out``; black around it."""
+    is_bgr = preprocessing.color_order == "BGR"
+    source, (height, width) = size_of(picture), out.shape[:2]
+    if resized == source == (width, height):
+        return _write(picture, out, is_bgr=is_bgr)
+    across = _axis(source[0], resized[0], width)
+    down = _axis(source[1], resized[1], height)
+    if (across.length, down.length) != (width, height):
         out[...] = 0
         out = out[down.offset : down.offset + down.length, across.offset : across.offset + across.length]
-    return _write(part, preprocessing, out)
+    if resized == source:
+        box = (across.start, down.start, across.start + across.length, down.start + down.length)
+        return _write(cut(picture, box), out, is_bgr=is_bgr)
+    if preprocessing.interpolation == "nearest":
+        found: Sequence[NDArray[Any]] = _nearest(picture, across, down)
+    else:
+        found = _resample(picture, across, down, preprocessing.interpolation)
+    for channel in range(3):
+        out[:, :, 2 - channel if is_bgr else channel] = found[channel % len(found)]
 
 
-def _write(image: Image.Image, preprocessing: Preprocessing, out: NDArray[np.uint8]) -> None:
-    is_bgr = preprocessing.color_order == "BGR" and image.mode == "RGB"
-    pixels = np.frombuffer(image.tobytes("raw", "BGR" if is_bgr else image.mode), np.uint8)
-    out[...] = pixels.reshape(out.shape[0], out.shape[1], -1)
+def _axis(source: int, resized: int, crop: int) -> _Axis:
+    """A central crop of an axis; one larger than the picture leaves a border, as torchvision's does."""
+    if crop >= resized:
+        return _Axis(source, resized, 0, resized, (crop - resized) // 2)
+    return _Axis(source, resized, round((resized - crop) / 2.0), crop, 0)
 
 
-def _resample(image: Image.Image, resized: tuple[int, int], spans: _Spans, preprocessing: Preprocessing) -> Image.Image:
-    size, interpolation = (spans[0].length, spans[1].length), preprocessing.interpolation
-    if resized == image.size:
-        return image if size == resized else _cut(image, spans)
-    method = _RESAMPLING[interpolation]
-    if interpolation == "nearest" and resized[0] * resized[1] <= WHOLE_PIXELS:
-        return _cut(image.resize(resized, method), spans)
-    first = _first_axis(image.size, resized)
-    if _first_axis(image.size, size) != first or not _is_close(spans, first, preprocessing):
-        if resized[first] * image.size[1 - first] <= WHOLE_PIXELS:
-            return _in_two_passes(image, resized[first], spans, first, interpolation)
-        for axis in (0, 1):
-            image, spans = _near(image, spans, axis, interpolation)
-    (left, right), (top, bottom) = ((span.begin, span.end) for span in spans)
-    return image.resize(size, method, box=(left, top, right, bottom))
+def _write(picture: Picture, out: Pixels, *, is_bgr: bool) -> None:
+    if isinstance(picture, Image.Image):
+        pixels = np.frombuffer(picture.tobytes(), np.uint8).reshape(out.shape[0], out.shape[1], -1)
+    else:
+        pixels = picture
+    out[...] = pixels[:, :, ::-1] if is_bgr else pixels
 
 
-def _is_close(spans: _Spans, first: int, preprocessing: Preprocessing) -> bool:
-    """Whether the crop's box alone gives every pixel within 1 grey level, or need not.
+def _nearest(picture: Picture, across: _Axis, down: _Axis) -> list[Pixels]:
+    """The pixels that Pillow's ``resize`` takes: a uint8[height, width] for each channel."""
+    columns, rows = _neighbours(across), _neighbours(down)
+    left, top = int(columns[0]), int(rows[0])
+    part = planes(picture, (left, top, int(columns[-1]) + 1, int(rows[-1]) + 1))
+    return [plane[np.ix_(rows - top, columns - left)] for plane in part]
 
-    One that float32 rounds changes the first pass by 1 level at most. The second pass keeps that to 1, if its own box
-    is exact and its weights are never negative. Else about one value in ten million is off by 2, which a model that
-    allows ``scaled_decode`` allows too.
+
+def _neighbours(axis: _Axis) -> NDArray[np.int64]:
+    """The places in the source. Pillow adds one step to the other, which rounds otherwise than a product."""
+    stop = axis.start + axis.length
+    if stop > SUMMED:
+        places = (np.arange(axis.start, stop) + 0.5) * axis.scale
+    else:
+        steps = np.full(stop, axis.scale)
+        steps[0] *= 0.5
+        places = np.add.accumulate(steps)[axis.start :]
+    return np.minimum(places.astype(np.int64), axis.source - 1)
+
+
+def _resample(picture: Picture, across: _Axis, down: _Axis, interpolation: Interpolation) -> list[_Floats]:
+    """A float32[height, width] for each channel, whose fractions are to be cut off."""
+    _one_thread()
+    resample = _down_then_across if _is_down_first(across, down) else _across_then_down
+    result = _whole(resample(picture, across, down, interpolation)).reshape(down.length, -1, across.length)
+    return [result[:, channel] for channel in range(result.shape[1])]
+
+
+def _is_down_first(across: _Axis, down: _Axis) -> bool:
+    """The order of Pillow's passes, which must be ours: it rounds and clips to 8 bits between them.
+
+    In the other one, up to 2 grey levels differ with ``bilinear``, up to 60 with ``lanczos``.
     """
-    if preprocessing.scaled_decode or spans[first].is_exact():
-        return True
-    return preprocessing.interpolation == "bilinear" and spans[1 - first].is_exact()
+    return down.source - down.resized > max(0, 2 * (across.source - across.resized))
 
 
-def _first_axis(source: tuple[int, int], size: tuple[int, int]) -> int:
-    """The axis that Pillow 13's ``resize`` takes first: 0 across, 1 down.
+def _across_then_down(picture: Picture, across: _Axis, down: _Axis, interpolation: Interpolation) -> _Floats:
+    channels = channels_of(picture)
+    top, bottom = _reached(down, interpolation)
+    middle = _room("middle", bottom - top, channels, across.length)
+    for bands in _parts(across, interpolation):
+        left, right = bands[0].first, bands[-1].last
+        step = max(1, STRIP // (channels * (right - left)))
+        for row in range(top, bottom, step):
+            source = _floats(picture, (left, row, right, min(row + step, bottom)))
+            goal = middle[row - top : row - top + step].reshape(-1, across.length)
+            for first, last, start, stop, weights in bands:
+                np.matmul(source[:, first - left : last - left], weights, out=goal[:, start:stop])
+            _doubled(goal[:, bands[0].start : bands[-1].stop])
+    lines = middle.reshape(len(middle), -1)
+    result = _room("result", down.length, lines.shape[1])
+    for bands in _parts(down, interpolation):
+        for first, last, start, stop, weights in bands:
+            np.matmul(weights.T, lines[first - top : last - top], out=result[start:stop])
+    return result
 
-    It rounds and clips to 8 bits between its passes, so a part of the picture must go the way of the whole:
-    else up to 2 grey levels differ with ``bilinear``, up to 60 with ``lanczos``.
+
+def _down_then_across(picture: Picture, across: _Axis, down: _Axis, interpolation: Interpolation) -> _Floats:
+    channels = channels_of(picture)
+    left, right = _reached(across, interpolation)
+    middle = _room("middle", down.length, channels * (right - left))
+    for bands in _parts(down, interpolation):
+        for first, last, start, stop, weights in bands:
+            source = _floats(picture, (left, first, right, last)).reshape(last - first, -1)
+            np.matmul(weights.T, source, out=middle[start:stop])
+    lines = _doubled(middle).reshape(-1, right - left)
+    result = _room("result", len(lines), across.length)
+    for bands in _parts(across, interpolation):
+        for first, last, start, stop, weights in bands:
+            np.matmul(lines[:, first - left : last - left], weights, out=result[:, start:stop])
+    return result
+
+
+def _doubled(values: _Floats) -> _Floats:
+    """Twice the values, rounded to 0..255 as Pillow does between its passes; in place.
+
+    Pillow's sums are of integers and exact. Where one lies so near to a half that float32 cannot tell which way Pillow
+    rounds, the half itself goes on, which is 1/2 from either. So what comes out of the second pass differs from
+    Pillow's by half the sum of the weights' amounts, less than 1, and by 1 grey level at most when it is rounded.
     """
-    return int(source[1] - size[1] > max(0, 2 * (source[0] - size[0])))
+    np.clip(values, 0.0, 255.0, out=values)
+    values += 0.5 - DOUBT
+    above = np.add(values, 2 * DOUBT, out=_room("above", *values.shape))
+    np.floor(values, out=values)
+    np.floor(above, out=above)
+    values += above
+    return values
 
 
-def _in_two_passes(
-    image: Image.Image, resized: int, spans: _Spans, first: int, interpolation: Interpolation
-) -> Image.Image:
-    """The first pass over its whole axis, which needs no box, and the second over the crop.
+def _whole(values: _Floats) -> _Floats:
+    """Half the values, such that cutting off their fractions rounds them to 0..255; in place."""
+    values *= 0.5
+    values += 0.5
+    return np.clip(values, 0.0, 255.5, out=values)
 
-    What a rounded box does to one pass is 1 grey level at most; to both of them it can be 2.
+
+def _room(name: str, *shape: int) -> _Floats:
+    """Memory for values in float32, the same for each image in a thread.
+
+    What is asked of the system anew for each image has to be mapped and cleared page by page, which takes longer than
+    all that is computed in it.
     """
-    image, spans = _near(image, spans, 1 - first, interpolation)
-    image = _pass(image, first, _Span(0, resized, 0.0, image.size[first], 0), interpolation)
-    start = spans[first].start
-    image = _slice(image, first, start, start + spans[first].length)
-    return _pass(image, 1 - first, spans[1 - first], interpolation)
+    size = math.prod(shape)
+    if size > KEPT_VALUES:
+        return np.empty(shape, np.float32)
+    room: _Floats | None = vars(_rooms).get(name)
+    if room is None or room.size < size:
+        room = np.empty(size, np.float32)
+        setattr(_rooms, name, room)
+    return room[:size].reshape(shape)
 
 
-def _pass(image: Image.Image, axis: int, span: _Span, interpolation: Interpolation) -> Image.Image:
-    """Resize one axis alone."""
-    method = _RESAMPLING[interpolation]
-    if axis == 0:
-        box = (span.begin, 0.0, span.end, float(image.height))
-        return image.resize((span.length, image.height), method, box=box)
-    box = (0.0, span.begin, float(image.width), span.end)
-    return image.resize((image.width, span.length), method, box=box)
+def _floats(picture: Picture, box: Box) -> _Floats:
+    """A part of a picture as float32[height x channels, width], the channels of a row below each other."""
+    part = planes(picture, box)
+    floats = _room("source", box[3] - box[1], len(part), box[2] - box[0])
+    for channel, plane in enumerate(part):
+        floats[:, channel] = plane
+    return floats.reshape(-1, floats.shape[2])
 
 
-def _near(image: Image.Image, spans: _Spans, axis: int, interpolation: Interpolation) -> tuple[Image.Image, _Spans]:
-    """Only what the filter reaches along an axis, where that is much less than all; and the spans in it."""
-    span, source = spans[axis], image.size[axis]
-    reach = math.ceil(_SUPPORT[interpolation] * max((span.end - span.begin) / span.length, 1.0)) + 2
-    begin, end = max(int(span.begin) - reach, 0), min(math.ceil(span.end) + reach, source)
-    if end - begin > WORTH_CUTTING * source:
-        return image, spans
-    span = span._replace(begin=span.begin - begin, end=span.end - begin)
-    return _slice(image, axis, begin, end), (span, spans[1]) if axis == 0 else (spans[0], span)
+def _parts(axis: _Axis, interpolation: Interpolation) -> Iterator[tuple[_Band, ...]]:
+    """The bands of an axis, all of them at once unless they take much memory, as those of a line of pixels do."""
+    step = max(1, int(WEIGHTS / (2 * _FILTERS[interpolation].reach * max(axis.scale, 1.0) + 1)))
+    if axis.length <= step:
+        yield _kept_bands(axis, interpolation)
+        return
+    for start in range(0, axis.length, step):
+        length = min(step, axis.length - start)
+        yield tuple(_bands(axis._replace(start=axis.start + start, length=length), interpolation, start))
 
 
-def _slice(image: Image.Image, axis: int, begin: int, end: int) -> Image.Image:
-    if end - begin == image.size[axis]:
-        return image
-    return image.crop((begin, 0, end, image.height) if axis == 0 else (0, begin, image.width, end))
+@lru_cache(maxsize=KEPT_AXES)
+def _kept_bands(axis: _Axis, interpolation: Interpolation) -> tuple[_Band, ...]:
+    return tuple(_bands(axis, interpolation, 0))
 
 
-def _cut(image: Image.Image, spans: _Spans) -> Image.Image:
-    left, top = spans[0].start, spans[1].start
-    return image.crop((left, top, left + spans[0].length, top + spans[1].length))
+def _bands(axis: _Axis, interpolation: Interpolation, place: int) -> Iterator[_Band]:
+    """The bands of an axis whose first pixel has the ``place`` in the result."""
+    firsts, lasts, weights = _weights(axis, interpolation)
+    length = max(1, min(BAND, int(BAND_SOURCE / axis.scale)))
+    starts = np.arange(0, axis.length, length)
+    stops = np.minimum(starts + length, axis.length)
+    begins, ends = firsts[starts], lasts[stops - 1]
+    taps, pixels = np.arange(weights.shape[1]), np.arange(axis.length)
+    matrices = np.zeros((len(starts), (ends - begins).max() + len(taps), length), np.float32)
+    band, column = np.divmod(pixels, length)
+    matrices[band[:, None], (firsts - begins[band])[:, None] + taps, column[:, None]] = weights
+    for start, stop, first, last, matrix in zip(starts, stops, begins, ends, matrices, strict=True):
+        part = matrix[: last - first, : stop - start]
+        yield _Band(int(first), int(last), int(place + start), int(place + stop), part)
+
+
+def _weights(
+    axis: _Axis, interpolation: Interpolation
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """For each pixel of the result the first and the last (exclusive) of the source, and its weights, zeros behind."""
+    reach, curve = _FILTERS[interpolation]
+    stretch = max(axis.scale, 1.0)
+    centres = (np.arange(axis.start, axis.start + axis.length) + 0.5) * np.float64(axis.scale)
+    firsts, lasts = _taps(centres, reach * stretch, axis.source)
+    places = firsts[:, None] + np.arange((lasts - firsts).max())
+    weights = curve((places - centres[:, None] + 0.5) * (1.0 / stretch))
+    weights[places >= lasts[:, None]] = 0.0
+    weights /= weights.sum(axis=1, keepdims=True)
+    one = 1 << PRECISION_BITS
+    return firsts, lasts, np.trunc(weights * one + np.copysign(0.5, weights)) / one
+
+
+def _taps(centres: NDArray[np.float64], reach: float, source: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    firsts = np.maximum((centres - reach + 0.5).astype(np.int64), 0)
+    return firsts, np.minimum((centres + reach + 0.5).astype(np.int64), source)
+
+
+def _reached(axis: _Axis, interpolation: Interpolation) -> tuple[int, int]:
+    """The first and the last pixel (exclusive) of the source that the result needs."""
+    ends = (np.array([axis.start, axis.start + axis.length - 1]) + 0.5) * axis.scale
+    firsts, lasts = _taps(ends, _FILTERS[interpolation].reach * max(axis.scale, 1.0), axis.source)
+    return int(firsts[0]), int(lasts[-1])
+
+
+@cache
+def _one_thread() -> None:
+    """NumPy's matrix products stay in the thread that asks for them: each core has a process or a thread of its own."""
+    threadpool_limits(limits=1, user_api="blas")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from types import ModuleType
 from typing import Any
@@ -116,13 +120,45 @@ def test_a_picture_smaller_than_the_crop_stands_in_the_middle_of_black() -> None
     assert out.max() == 0
 
 
-@pytest.mark.parametrize("size", [(3000, 2), (2, 3000), (4000, 3)])
-def test_a_line_too_long_to_be_resized_as_a_whole_still_gives_its_middle(
-    torchvision: ModuleType, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(3000, 2), (2, 3000), (4000, 3), (500, 375), (200, 900)])
+def test_an_axis_that_is_taken_in_parts_gives_the_same_pixels(
+    torchvision: ModuleType, size: tuple[int, int], interpolation: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resample, "WHOLE_PIXELS", 0)
-    prep = Preprocessing(resize=20, crop=(17, 19), interpolation="bicubic")
-    assert largest_difference(torchvision, noise(*size), prep) <= 2
+    monkeypatch.setattr(resample, "WEIGHTS", 50)
+    monkeypatch.setattr(resample, "STRIP", 100)
+    for resize in (20, (20, 40)):
+        prep = Preprocessing(resize=resize, crop=(17, 19), interpolation=interpolation)
+        assert largest_difference(torchvision, noise(*size), prep) <= 1
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+def test_nearly_every_pixel_of_a_photograph_is_the_very_same(torchvision: ModuleType, interpolation: Any) -> None:
+    photo = Image.open("examples/photos/coffee.jpg").convert("RGB").resize((500, 375))
+    prep = Preprocessing(interpolation=interpolation)
+    theirs = by_torchvision(torchvision, photo, prep)
+    assert (decode(bmp(photo), prep) != theirs).mean() < 0.005
+
+
+def test_threads_do_not_share_what_they_compute_in() -> None:
+    files = [bmp(noise(300 + seed, 200, seed)) for seed in range(24)]
+    prep = Preprocessing(resize=64, crop=(48, 48), interpolation="bicubic")
+    expected = [decode(file, prep) for file in files]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda file: decode(file, prep), files * 8))
+    assert all(np.array_equal(one, expected[place % len(files)]) for place, one in enumerate(found))
+
+
+def test_the_matrix_products_stay_in_their_thread() -> None:
+    code = (
+        "import numpy as np; from threadpoolctl import threadpool_info; from PIL import Image; from io import BytesIO;"
+        "from worker.decode import decode; from worker.models.card import Preprocessing; file = BytesIO();"
+        "Image.new('RGB', (300, 300)).save(file, 'BMP'); decode(file.getvalue(), Preprocessing());"
+        "print({pool['num_threads'] for pool in threadpool_info() if pool['user_api'] == 'blas'})"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "{1}\n"
 
 
 def test_a_line_of_pixels_costs_no_more_memory_than_its_crop() -> None:
@@ -142,15 +178,6 @@ def test_scaled_decoding_is_for_jpegs_that_stay_larger_than_they_are_resized_to(
     assert same((127, 300), "JPEG")
     assert not same((128, 300), "JPEG")
     assert same((128, 300), "PNG")
-
-
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_what_may_be_scaled_and_is_not_differs_by_two_grey_levels_at_most(
-    torchvision: ModuleType, interpolation: Any
-) -> None:
-    for size in ((500, 375), (375, 500), (333, 500), (641, 255)):
-        prep = Preprocessing(interpolation=interpolation, scaled_decode=True)
-        assert largest_difference(torchvision, noise(*size), prep) <= 2
 
 
 def test_scaled_decoding_of_a_picture_on_its_side_gives_the_same_picture_upright() -> None:

@@ -1,0 +1,36 @@
+"""The short way for JPEGs in colour or grey: libjpeg-turbo straight into an array.
+
+Pillow has the same library and makes the same pixels, but hands it the file in pieces and keeps four bytes for each
+pixel, which takes half as long again. What it does not find sound is left to Pillow, which says what is wrong or reads
+over it.
+"""
+
+from __future__ import annotations
+
+import simplejpeg
+from PIL import Image
+
+from worker.picture import Pixels, turned
+
+__all__ = ["read_jpeg"]
+
+#: Colour spaces by the modes of Pillow's image; four inks are left to Pillow.
+_SPACES = {"RGB": "RGB", "L": "GRAY"}
+
+
+def read_jpeg(data: bytes, image: Image.Image) -> Pixels | None:
+    """The upright pixels of a JPEG file that Pillow has opened as ``image``; ``None`` leaves them to it.
+
+    They are uint8[height, width, 3], or 1 channel for grey.
+    """
+    space = _SPACES.get(image.mode)
+    if space is None:
+        return None
+    try:
+        height, width = simplejpeg.decode_jpeg_header(data)[:2]
+        if (width, height) != image.size:
+            return None  # its size is what was held against the limits
+        pixels: Pixels = simplejpeg.decode_jpeg(data, space)
+    except ValueError:
+        return None
+    return turned(pixels, image.info.get("exif"))
