@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobs.lanes import TURN_S
 from jobs.settings import Settings
+from jobs.transport import install
 
 _settings = Settings.from_env()
 
@@ -59,6 +60,7 @@ worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 
 if broker_url.startswith(("redis", "sentinel")):
+    install()
     broker_transport_options = {
         # Which queue is asked first: interactive, with a share kept for bulk.
         "queue_order_strategy": "jobs.lanes:LaneCycle",

@@ -6,8 +6,10 @@ of its own, ``<model>@<digest>.bulk``, which only workers of that digest serve.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from jobs.errors import UsageError
@@ -51,11 +53,16 @@ def served_by(model: str, digest: str) -> list[str]:
 def route(name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **_: Any) -> dict[str, str] | None:
     """Celery's router: a single image goes to its model's interactive queue. Tickets name their lane themselves."""
     if name == "labelmill.classify":
-        from jobs.settings import Settings
-
-        model = (kwargs or {}).get("model") or Settings.from_env().model_name
+        model = (kwargs or {}).get("model") or _default_model(os.environ.get("LABELMILL_MODEL", ""))
         return {"queue": interactive(model)}
     return None
+
+
+@cache
+def _default_model(setting: str) -> str:
+    from jobs.settings import Settings
+
+    return Settings.from_env({"LABELMILL_MODEL": setting}).model_name
 
 
 class LaneCycle:

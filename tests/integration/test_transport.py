@@ -1,0 +1,50 @@
+"""The broker's transport keeps its clients, and gets new ones where their connections are gone."""
+
+from __future__ import annotations
+
+from threading import Thread
+
+from kombu import Connection, Queue
+
+from producer.client import Labelmill
+from tests.support.servers import RedisServer
+
+
+def connection_of(client: Labelmill) -> Connection:
+    return client.celery.connection_for_write()
+
+
+def test_a_channel_makes_one_client_for_all_that_it_sends(redis: RedisServer) -> None:
+    client = Labelmill(redis.broker_url)
+    with connection_of(client) as connection, connection.channel() as channel:
+        first, blocking = channel._create_client(), channel._create_client(asynchronous=True)
+        assert channel._create_client() is first is not blocking
+        assert channel._create_client(asynchronous=True) is blocking
+
+
+def test_another_pool_has_another_client(redis: RedisServer) -> None:
+    client = Labelmill(redis.broker_url)
+    with connection_of(client) as connection, connection.channel() as channel:
+        first = channel._create_client()
+        channel._after_fork()  # as a process of the pool begins
+        second = channel._create_client()
+        assert second is not first
+        assert second.connection_pool is channel.pool
+        assert second.ping()
+
+
+def test_messages_of_several_threads_all_arrive(redis: RedisServer) -> None:
+    client = Labelmill(redis.broker_url)
+    queue = Queue("threads")
+    with connection_of(client) as connection, connection.Producer() as producer:
+
+        def send() -> None:
+            for number in range(100):
+                producer.publish({"n": number}, routing_key="threads", declare=[queue])
+
+        threads = [Thread(target=send) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert client.ledger.redis.llen("threads") == 400
