@@ -177,6 +177,9 @@ class Sender:
                 size, until = self._best_size(status), time.monotonic() + RESIZE_S
             chunk = _Chunk()
             for picture in chain([first], islice(pictures, size - 1)):
+                if type(picture) is Item:
+                    chunk.items.append(picture)
+                    continue
                 chunk.add(picture)
                 if chunk.size >= CHUNK_BYTES:
                     break

@@ -42,7 +42,7 @@ class Located(Protocol):
     """A source that can say where each custom_id comes from, without reading an image."""
 
     def ids(self) -> Iterator[tuple[str, str]]:
-        """Each custom_id with its place, such as ``list.csv:7``, in the order of the images."""
+        """Each custom_id with its place, such as ``list.csv:7``, in any order, and the first of them at once."""
 
 
 def is_carriable(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, pairwise
 from operator import attrgetter
 
@@ -19,6 +20,9 @@ __all__ = ["IMAGE_SUFFIXES", "Files"]
 #: A folder of up to this many entries is read in order of its names; a larger one as it lies on disk, so that
 #: memory stays bounded.
 SORT_LIMIT = 20_000
+
+
+_SUFFIXES = tuple(IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,21 @@ class Files:
         self._roots = [_Root("" if alone else root.name.lstrip("/"), root.path, root.pattern) for root in roots]
 
     def ids(self) -> Iterator[tuple[str, str]]:
-        """Each custom_id with the file's path."""
-        for item in self:
+        """Each custom_id with the file's path, as they lie on disk."""
+        for item in self._items(sort_limit=0):
             yield item.custom_id, item.ref
 
     def __iter__(self) -> Iterator[Item]:
+        return self._items(sort_limit=SORT_LIMIT)
+
+    def _items(self, *, sort_limit: int) -> Iterator[Item]:
         for root in self._roots:
             if root.pattern:
-                yield from _matching(root, root.pattern)
+                start = len(root.path.rstrip("/")) + 1
+                wanted = partial(_is_matched, pattern=root.pattern, start=start)
+                yield from _Walk(wanted, sort_limit).items(root.name, root.path, root.pattern.depth)
             elif os.path.isdir(root.path):
-                yield from _walk(root.name, root.path, _has_image_suffix)
+                yield from _Walk(_has_image_suffix, sort_limit).items(root.name, root.path)
             else:
                 yield _item(root.name, beyond(root.path) if os.path.islink(root.path) else root.path)
 
@@ -75,49 +84,48 @@ def _root(name: str) -> _Root:
 
 
 def _has_image_suffix(entry: os.DirEntry[str]) -> bool:
-    name = entry.name
-    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
+    return entry.name.endswith(_SUFFIXES) or entry.name.lower().endswith(_SUFFIXES)
 
 
-def _matching(root: _Root, pattern: Pattern) -> Iterator[Item]:
-    start = len(root.path.rstrip("/")) + 1
-    return _walk(root.name, root.path, lambda entry: pattern.matches(entry.path[start:]), pattern.depth)
+def _is_matched(entry: os.DirEntry[str], *, pattern: Pattern, start: int) -> bool:
+    return pattern.matches(entry.path[start:])
 
 
-def _walk(
-    name: str, folder: str, wanted: Callable[[os.DirEntry[str]], bool], depth: int | None = None
-) -> Iterator[Item]:
-    try:
-        scan = os.scandir(folder)
-    except OSError as exc:
-        raise SourceError(f"cannot list {name or folder}: {exc.strerror}") from None
-    with scan:
-        entries = list(islice(scan, SORT_LIMIT))
-        few = len(entries) < SORT_LIMIT
-        if few:
-            entries.sort(key=attrgetter("name"))
-        yield from _entries(name, entries, wanted, depth)
-        if not few:
-            yield from _entries(name, scan, wanted, depth)
+@dataclass(frozen=True)
+class _Walk:
+    """Goes through a folder and those below it. ``wanted`` says which files are taken."""
 
+    wanted: Callable[[os.DirEntry[str]], bool]
+    sort_limit: int
 
-def _entries(
-    name: str,
-    entries: Iterator[os.DirEntry[str]] | list[os.DirEntry[str]],
-    wanted: Callable[[os.DirEntry[str]], bool],
-    depth: int | None,
-) -> Iterator[Item]:
-    for entry in entries:
-        inner = entry.name
-        if inner[0] == ".":
-            continue
-        if name:
-            inner = f"{name}/{inner}"
-        if entry.is_dir(follow_symlinks=False):
-            if depth is None or depth > 1:
-                yield from _walk(inner, entry.path, wanted, depth and depth - 1)
-        elif wanted(entry):
-            yield _item(inner, beyond(entry.path) if entry.is_symlink() else entry.path)
+    def items(self, name: str, folder: str, depth: int | None = None) -> Iterator[Item]:
+        try:
+            scan = os.scandir(folder)
+        except OSError as exc:
+            raise SourceError(f"cannot list {name or folder}: {exc.strerror}") from None
+        with scan:
+            entries = list(islice(scan, self.sort_limit))
+            few = len(entries) < self.sort_limit
+            if few:
+                entries.sort(key=attrgetter("name"))
+            yield from self._entries(name, entries, depth)
+            if not few:
+                yield from self._entries(name, scan, depth)
+
+    def _entries(
+        self, name: str, entries: Iterator[os.DirEntry[str]] | list[os.DirEntry[str]], depth: int | None
+    ) -> Iterator[Item]:
+        for entry in entries:
+            inner = entry.name
+            if inner[0] == ".":
+                continue
+            if name:
+                inner = f"{name}/{inner}"
+            if entry.is_dir(follow_symlinks=False):
+                if depth is None or depth > 1:
+                    yield from self.items(inner, entry.path, depth and depth - 1)
+            elif self.wanted(entry):
+                yield _item(inner, beyond(entry.path) if entry.is_symlink() else entry.path)
 
 
 def _item(custom_id: str, path: str) -> Item:

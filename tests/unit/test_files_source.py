@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,34 @@ def test_a_folder_too_large_to_sort_is_complete_all_the_same(tmp_path: Path, mon
     found = [item.custom_id for item in Files([tmp_path])]
     assert len(found) == len(names)
     assert set(found) == names
+
+
+def test_the_first_id_of_a_folder_comes_before_it_is_gone_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(*(tmp_path / f"{number}.jpg" for number in range(500)))
+    looked_at = []
+
+    class Counted:
+        """What ``os.scandir`` gives, counted."""
+
+        def __init__(self, folder: str) -> None:
+            self._scan = scandir(folder)
+
+        def __enter__(self) -> Counted:
+            return self
+
+        def __exit__(self, *args: object) -> None:
+            self._scan.close()
+
+        def __iter__(self) -> Iterator[os.DirEntry[str]]:
+            for entry in self._scan:
+                looked_at.append(entry)
+                yield entry
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", Counted)
+    source = Files([tmp_path])
+    assert next(source.ids())[0].endswith(".jpg")
+    assert len(looked_at) == 1
+    assert {custom_id for custom_id, _ in source.ids()} == {item.custom_id for item in source}
