@@ -22,10 +22,12 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_ten
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from jobs.errors import ExportError, UsageError
+from worker.export.blocks import take_blocks
 from worker.export.calibrate import METHODS, Histogram, observe
 from worker.export.equalise import equalise
 from worker.export.files import written_whole
 from worker.export.pictures import Pictures
+from worker.export.pixels import NORMALISED, PixelRange, even_out, take_pixels
 from worker.export.qdq import has_subgraphs, name_nodes, shield, widen_normalisation
 from worker.export.refine import refine
 from worker.models import golden, loader
@@ -55,6 +57,8 @@ GROUPS = 10
 WORTH_IT = 0.5
 #: 8-bit weights, which another CPU may compute differently, only where they take this share off the divergence.
 WORTH_8_BITS = 0.2
+#: Divergence up to which a float model is taken for the same when its channels are normalised alike, in nats.
+HARMLESS = 1e-4
 #: Tolerance of the golden sample: a step more or less in a sum moves an INT8 score by some percent.
 RTOL, ATOL = 0.05, 1e-3
 
@@ -90,6 +94,7 @@ class _Bench:
     seen: list[NDArray[Any]]
     held_out: Images
     expected: Scores
+    pixels: PixelRange | None = None
 
 
 def quantize(source: Path, target: Path, pictures: Pictures) -> Choice:
@@ -125,14 +130,25 @@ def _set_up(source: Path, folder: Path, card: ModelCard, pictures: Pictures) -> 
     held_out = pictures.images[1::2] if len(pictures.images) > 1 else seen
     batches = [to_input(seen[start : start + 4], card) for start in range(0, len(seen), 4)]
     name_nodes(model)
-    widen_normalisation(model, card.preprocessing.size[1])
+    expected = _scores(source, card, held_out)
+    refining = batches[:: max(1, 4 * len(batches) // REFINING)]  # of the whole folder, which may be in order of labels
+    bench = _Bench(folder, prepared, card, {}, refining, held_out, expected)
+    model, pixels = _evened_out(bench, model)
     if not has_subgraphs(model):
         equalise(model, batches)
     onnx.save_model(model, str(prepared))
-    histograms = observe(model, batches)
-    expected = _scores(source, card, held_out)
-    refining = batches[:: max(1, 4 * len(batches) // REFINING)]  # of the whole folder, which may be in order of labels
-    return _Bench(folder, prepared, card, histograms, refining, held_out, expected)
+    return replace(bench, histograms=observe(model, batches), pixels=pixels)
+
+
+def _evened_out(bench: _Bench, model: onnx.ModelProto) -> tuple[onnx.ModelProto, PixelRange | None]:
+    """The model, all channels of the pictures normalised alike where that does no harm; else as fast as it can be."""
+    even = onnx.ModelProto()
+    even.CopyFrom(model)
+    pixels = None if has_subgraphs(model) else even_out(even)
+    if pixels and _judged(bench, Choice("", 8), even).divergence <= HARMLESS:
+        return even, pixels
+    widen_normalisation(model, bench.card.preprocessing.size[1])
+    return model, None
 
 
 def _search(bench: _Bench) -> tuple[Choice, onnx.ModelProto]:
@@ -182,7 +198,7 @@ def _refined(bench: _Bench, choice: Choice) -> tuple[Choice, onnx.ModelProto]:
 def _attempt(bench: _Bench, choice: Choice) -> onnx.ModelProto:
     ranges, target = bench.folder / "ranges.json", bench.folder / "attempt.onnx"
     ranges.unlink(missing_ok=True)
-    save_tensors_data(TensorsData(CalibrationMethod.MinMax, dict(_ranges(bench.histograms, choice.method))), ranges)
+    save_tensors_data(TensorsData(CalibrationMethod.MinMax, dict(_ranges(bench, choice.method))), ranges)
     quantize_static(
         str(bench.prepared),
         str(target),
@@ -198,12 +214,15 @@ def _attempt(bench: _Bench, choice: Choice) -> onnx.ModelProto:
     )
     model = onnx.load_model(str(target))
     shield(model, choice.kept)
+    if bench.pixels:
+        take_pixels(model)
     return model
 
 
-def _ranges(histograms: dict[str, Histogram], method: str) -> Iterator[tuple[str, TensorData]]:
-    for name, histogram in histograms.items():
-        low, high = histogram.limits(method)
+def _ranges(bench: _Bench, method: str) -> Iterator[tuple[str, TensorData]]:
+    for name, histogram in bench.histograms.items():
+        own = bench.pixels if name == NORMALISED else None
+        low, high = own or histogram.limits(method)
         yield name, TensorData(lowest=np.float32(low), highest=np.float32(high))
 
 
@@ -211,6 +230,8 @@ def _finish(model: onnx.ModelProto, card: ModelCard, target: Path) -> None:
     """Give the file its card, with a golden sample of what it says itself, and see that it can be served."""
     height, width = card.preprocessing.size
     images = golden.golden_images(height, width)
+    if not has_subgraphs(model):
+        take_blocks(model, width)
     _write(model, replace(card, golden=None), target)
     scores = load_onnx(target, card, "").predict(images)
     _write(model, replace(card, golden=golden.make(scores, rtol=RTOL, atol=ATOL)), target)
