@@ -21,6 +21,8 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.transport import redis as kombu_redis
 
+from jobs.transport import Channel as OurChannel
+
 __all__ = ["HELD", "BrokerBox", "Postbox", "RedisBox", "Sealed", "bring_back", "open_box"]
 
 #: Takes up to ARGV[1] messages, and no more than one in ARGV[2] of those that wait, rounded up. kombu pushes on the
@@ -212,7 +214,7 @@ def bring_back(app: Celery, held: str) -> int:
 
 
 def _is_plain_redis(channel: Any) -> bool:
-    is_redis = type(channel) is kombu_redis.Channel  # behind Sentinels a channel is of another class
+    is_redis = type(channel) in (kombu_redis.Channel, OurChannel)  # behind Sentinels a channel is of another class
     return is_redis and channel.ack_emulation and not channel.global_keyprefix
 
 

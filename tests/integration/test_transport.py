@@ -8,6 +8,7 @@ from kombu import Connection, Queue
 
 from producer.client import Labelmill
 from tests.support.servers import RedisServer
+from worker.postbox import RedisBox, open_box
 
 
 def connection_of(client: Labelmill) -> Connection:
@@ -48,3 +49,8 @@ def test_messages_of_several_threads_all_arrive(redis: RedisServer) -> None:
         for thread in threads:
             thread.join()
     assert client.ledger.redis.llen("threads") == 400
+
+
+def test_calls_are_taken_from_it_by_one_script(redis: RedisServer) -> None:
+    client = Labelmill(redis.broker_url)
+    assert isinstance(open_box(client.celery), RedisBox)
