@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from jobs.errors import TooLargeError
 from worker.models.card import Interpolation, Preprocessing
 from worker.picture import Box, Picture, Pixels, channels_of, cut, planes, size_of
 
@@ -29,14 +30,16 @@ __all__ = ["fill", "resized_size"]
 
 #: Bits of a weight in Pillow.
 PRECISION_BITS = 22
-#: Pixels of the result in a band at most, and pixels of the source that they may stand for.
-BAND, BAND_SOURCE = 16, 48
+#: Pixels of the result in a band at the least and at the most, and pixels of the source that more than those stand for.
+LEAST_BAND, BAND, BAND_SOURCE = 4, 16, 48
 #: Weights of an axis up to which they are made at once, and kept for the next image of this size.
 WEIGHTS = 1 << 16
+#: Weights of an axis that are computed at the most; more are those of a line of millions of pixels.
+MOST_WEIGHTS = 1 << 26
 #: Axes whose weights are kept; those of a photograph take 25 kB.
 KEPT_AXES = 128
 #: Values that are taken from the source at once in float32: about what a core's cache holds.
-STRIP = 1 << 18
+STRIP = 1 << 19
 #: What a sum of 16 products may be off by in float32, in grey levels; each is rounded to 2**-16 at the worst.
 DOUBT = 2.0**-12
 #: Pixels of an axis up to which ``nearest`` adds its steps up as Pillow does, with the same rounding.
@@ -175,6 +178,8 @@ def _neighbours(axis: _Axis) -> NDArray[np.int64]:
 def _resample(picture: Picture, across: _Axis, down: _Axis, interpolation: Interpolation) -> list[_Floats]:
     """A float32[height, width] for each channel, whose fractions are to be cut off."""
     _one_thread()
+    if max(_taps_of(axis, interpolation) * axis.length for axis in (across, down)) > MOST_WEIGHTS:
+        raise TooLargeError(f"an image of {across.source} x {down.source} pixels is too long to be resized")
     resample = _down_then_across if _is_down_first(across, down) else _across_then_down
     result = _whole(resample(picture, across, down, interpolation)).reshape(down.length, -1, across.length)
     return [result[:, channel] for channel in range(result.shape[1])]
@@ -275,7 +280,7 @@ def _floats(picture: Picture, box: Box) -> _Floats:
 
 def _parts(axis: _Axis, interpolation: Interpolation) -> Iterator[tuple[_Band, ...]]:
     """The bands of an axis, all of them at once unless they take much memory, as those of a line of pixels do."""
-    step = max(1, int(WEIGHTS / (2 * _FILTERS[interpolation].reach * max(axis.scale, 1.0) + 1)))
+    step = max(1, WEIGHTS // _taps_of(axis, interpolation))
     if axis.length <= step:
         yield _kept_bands(axis, interpolation)
         return
@@ -292,7 +297,7 @@ def _kept_bands(axis: _Axis, interpolation: Interpolation) -> tuple[_Band, ...]:
 def _bands(axis: _Axis, interpolation: Interpolation, place: int) -> Iterator[_Band]:
     """The bands of an axis whose first pixel has the ``place`` in the result."""
     firsts, lasts, weights = _weights(axis, interpolation)
-    length = max(1, min(BAND, int(BAND_SOURCE / axis.scale)))
+    length = max(LEAST_BAND, min(BAND, int(BAND_SOURCE / axis.scale)))
     starts = np.arange(0, axis.length, length)
     stops = np.minimum(starts + length, axis.length)
     begins, ends = firsts[starts], lasts[stops - 1]
@@ -324,6 +329,11 @@ def _weights(
 def _taps(centres: NDArray[np.float64], reach: float, source: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     firsts = np.maximum((centres - reach + 0.5).astype(np.int64), 0)
     return firsts, np.minimum((centres + reach + 0.5).astype(np.int64), source)
+
+
+def _taps_of(axis: _Axis, interpolation: Interpolation) -> int:
+    """Pixels of the source that one of the result is made of, at the most."""
+    return int(2 * _FILTERS[interpolation].reach * max(axis.scale, 1.0)) + 1
 
 
 def _reached(axis: _Axis, interpolation: Interpolation) -> tuple[int, int]:

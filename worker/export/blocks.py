@@ -84,6 +84,7 @@ def _layer(model: onnx.ModelProto) -> _Layer | None:
     makers = {node.output[0]: node for node in model.graph.node}
     readers = {name: node for node in model.graph.node for name in node.input}
     uses = Counter(name for node in model.graph.node for name in node.input)
+    uses.update(value.name for value in model.graph.output)
     constants = {tensor.name for tensor in model.graph.initializer}
     source = image_input(model)
     chain = [node for node in model.graph.node if source in node.input and node.op_type == "Transpose"]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from jobs.errors import TooLargeError
 from worker import resample
 from worker.decode import decode
 from worker.export.vision import vision
@@ -165,6 +166,13 @@ def test_a_line_of_pixels_costs_no_more_memory_than_its_crop() -> None:
     # torchvision would make a picture of 256 x 12,800,000 pixels of it
     out = decode(bmp(noise(50_000, 1)), Preprocessing())
     assert out.shape == (224, 224, 3)
+
+
+def test_a_line_of_millions_of_pixels_is_refused_where_all_of_it_would_be_resized() -> None:
+    line = bmp(Image.new("RGB", (30_000_000, 1)))
+    with pytest.raises(TooLargeError, match=r"30000000 x 1 pixels is too long to be resized"):
+        decode(line, Preprocessing(resize=(224, 224), interpolation="bicubic"))
+    assert decode(line, Preprocessing(resize=(224, 224), interpolation="nearest")).shape == (224, 224, 3)
 
 
 def test_scaled_decoding_is_for_jpegs_that_stay_larger_than_they_are_resized_to() -> None:
