@@ -116,7 +116,7 @@ def _start(model: onnx.ModelProto) -> _Start | None:
         nodes.append(node)
         value = node.output[0]
         node = readers.get(value) if uses[value] == 1 else None
-    if node is None or sorted(kinds).count("Transpose") != 1 or kinds.count("Cast") != 1 or not np.all(gain):
+    if node is None or kinds.count("Transpose") != 1 or kinds.count("Cast") != 1 or not np.all(gain > 0):
         return None
     return _Start(nodes, gain, offset, node) if _can_make_up(node, nodes[-1].output[0], constants, uses) else None
 

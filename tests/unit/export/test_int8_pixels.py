@@ -132,6 +132,7 @@ def test_a_step_that_is_not_there_changes_nothing(steps: list[Step]) -> None:
         float_model([TO_PLANES, TO_FLOAT, ("Mul", np.ones((1, 3, 1, WIDTH)))]),
         float_model([TO_PLANES, TO_FLOAT, ("Pow", 2.0)]),
         float_model([TO_PLANES, TO_FLOAT, ("Mul", by_channel([1, 0, 1]))]),
+        float_model([TO_PLANES, TO_FLOAT, ("Mul", -1.0), ("Add", 255.0)]),
     ],
     ids=[
         "floats",
@@ -140,6 +141,7 @@ def test_a_step_that_is_not_there_changes_nothing(steps: list[Step]) -> None:
         "a number for each column",
         "no line",
         "a channel that is not used",
+        "a negative",
     ],
 )
 def test_what_begins_otherwise_is_left_alone(model: onnx.ModelProto) -> None:
