@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,7 @@ from worker.decode import decode
 from worker.export.vision import vision
 from worker.models.card import Preprocessing
 
+PHOTO = Path(__file__).parents[3] / "examples" / "photos" / "coffee.jpg"
 #: Width and height in pixels: odd, tiny, a line, a panorama, about the sizes resized to, and those of photographs.
 SIZES = [
     *((1, 1), (1, 40), (40, 1), (2, 3), (5, 900), (900, 5), (17, 375), (31, 33), (32, 32)),
@@ -135,7 +137,7 @@ def test_an_axis_that_is_taken_in_parts_gives_the_same_pixels(
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 def test_nearly_every_pixel_of_a_photograph_is_the_very_same(torchvision: ModuleType, interpolation: Any) -> None:
-    photo = Image.open("examples/photos/coffee.jpg").convert("RGB").resize((500, 375))
+    photo = Image.open(PHOTO).convert("RGB").resize((500, 375))
     prep = Preprocessing(interpolation=interpolation)
     theirs = by_torchvision(torchvision, photo, prep)
     assert (decode(bmp(photo), prep) != theirs).mean() < 0.005

@@ -251,7 +251,7 @@ def lite0_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """EfficientNet-Lite0, quantised on the photographs that the project brings."""
     target = tmp_path_factory.mktemp("int8") / "lite0.onnx"
     source = prepare("efficientnet-lite0")
-    quantize(source, target, read_pictures(Path("examples/photos"), loader.read_card(source)))
+    quantize(source, target, read_pictures(Path(__file__).parents[3] / "examples" / "photos", loader.read_card(source)))
     return target
 
 
