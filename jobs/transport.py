@@ -32,6 +32,9 @@ class Transport(redis.Transport):
 
 
 def install() -> None:
-    """Let ``redis://``, ``rediss://`` and ``redis+socket://`` mean this transport in this process."""
+    """Let ``redis://``, ``rediss://`` and ``redis+socket://`` mean this transport in this process.
+
+    Of a scheme that was used before, kombu knows its own transport already, and keeps it.
+    """
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +35,15 @@ LEAST_BAND, BAND, BAND_SOURCE = 4, 16, 48
 #: Weights of an axis up to which they are made at once, and kept for the next image of this size.
 WEIGHTS = 1 << 16
 #: Weights of an axis that are computed at the most; more are those of a line of millions of pixels.
-MOST_WEIGHTS = 1 << 26
-#: Axes whose weights are kept; those of a photograph take 25 kB.
-KEPT_AXES = 128
+MOST_WEIGHTS = 1 << 24
+#: Axes whose weights are kept: 25 kB for 500 pixels, 110 kB for 4,000, and 700 kB at the most.
+KEPT_AXES = 32
 #: Values that are taken from the source at once in float32: about what a core's cache holds.
 STRIP = 1 << 19
-#: What a sum of 16 products may be off by in float32, in grey levels; each is rounded to 2**-16 at the worst.
-DOUBT = 2.0**-12
-#: Pixels of an axis up to which ``nearest`` adds its steps up as Pillow does, with the same rounding.
-SUMMED = 1 << 20
+#: What a product and its addition to a sum of grey levels may be off by in float32, and the most that is allowed for.
+ROUNDING, MOST_DOUBT = 2.0**-15, 0.25
+#: Pixels of a resized picture up to which ``nearest`` makes all of it, for the sake of the very same pixels.
+WHOLE_PIXELS = 1 << 24
 
 #: Values of one kind up to which a thread keeps their memory for the next image.
 KEPT_VALUES = 1 << 20
@@ -130,12 +130,10 @@ def fill(picture: Picture, resized: tuple[int, int], preprocessing: Preprocessin
         out[...] = 0
         out = out[down.offset : down.offset + down.length, across.offset : across.offset + across.length]
     if resized == source:
-        box = (across.start, down.start, across.start + across.length, down.start + down.length)
-        return _write(cut(picture, box), out, is_bgr=is_bgr)
+        return _write(cut(picture, _box(across, down)), out, is_bgr=is_bgr)
     if preprocessing.interpolation == "nearest":
-        found: Sequence[NDArray[Any]] = _nearest(picture, across, down)
-    else:
-        found = _resample(picture, across, down, preprocessing.interpolation)
+        return _write(_nearest(picture, resized, across, down), out, is_bgr=is_bgr)
+    found = _resample(picture, across, down, preprocessing.interpolation)
     for channel in range(3):
         out[:, :, 2 - channel if is_bgr else channel] = found[channel % len(found)]
 
@@ -147,6 +145,10 @@ def _axis(source: int, resized: int, crop: int) -> _Axis:
     return _Axis(source, resized, round((resized - crop) / 2.0), crop, 0)
 
 
+def _box(across: _Axis, down: _Axis) -> Box:
+    return across.start, down.start, across.start + across.length, down.start + down.length
+
+
 def _write(picture: Picture, out: Pixels, *, is_bgr: bool) -> None:
     if isinstance(picture, Image.Image):
         pixels = np.frombuffer(picture.tobytes(), np.uint8).reshape(out.shape[0], out.shape[1], -1)
@@ -155,24 +157,25 @@ def _write(picture: Picture, out: Pixels, *, is_bgr: bool) -> None:
     out[...] = pixels[:, :, ::-1] if is_bgr else pixels
 
 
-def _nearest(picture: Picture, across: _Axis, down: _Axis) -> list[Pixels]:
-    """The pixels that Pillow's ``resize`` takes: a uint8[height, width] for each channel."""
-    columns, rows = _neighbours(across), _neighbours(down)
-    left, top = int(columns[0]), int(rows[0])
-    part = planes(picture, (left, top, int(columns[-1]) + 1, int(rows[-1]) + 1))
-    return [plane[np.ix_(rows - top, columns - left)] for plane in part]
+def _nearest(picture: Picture, resized: tuple[int, int], across: _Axis, down: _Axis) -> Image.Image:
+    """Pillow's own: it adds one step to the other, and which pixel is nearest can depend on how that rounds."""
+    image = (
+        picture
+        if isinstance(picture, Image.Image)
+        else Image.fromarray(picture.squeeze(2) if channels_of(picture) == 1 else picture)
+    )
+    if resized[0] * resized[1] <= WHOLE_PIXELS:
+        return image.resize(resized, Image.Resampling.NEAREST).crop(_box(across, down))
+    (left, begin, end, right), (top, first, last, bottom) = (_source(axis) for axis in (across, down))
+    box = (begin - left, first - top, end - left, last - top)
+    part = image.crop((left, top, right, bottom))
+    return part.resize((across.length, down.length), Image.Resampling.NEAREST, box=box)
 
 
-def _neighbours(axis: _Axis) -> NDArray[np.int64]:
-    """The places in the source. Pillow adds one step to the other, which rounds otherwise than a product."""
-    stop = axis.start + axis.length
-    if stop > SUMMED:
-        places = (np.arange(axis.start, stop) + 0.5) * axis.scale
-    else:
-        steps = np.full(stop, axis.scale)
-        steps[0] *= 0.5
-        places = np.add.accumulate(steps)[axis.start :]
-    return np.minimum(places.astype(np.int64), axis.source - 1)
+def _source(axis: _Axis) -> tuple[int, float, float, int]:
+    """Where an axis' pixels come from, and the whole pixels around that."""
+    begin, end = axis.start * axis.scale, (axis.start + axis.length) * axis.scale
+    return int(begin), begin, end, min(math.ceil(end), axis.source)
 
 
 def _resample(picture: Picture, across: _Axis, down: _Axis, interpolation: Interpolation) -> list[_Floats]:
@@ -205,7 +208,7 @@ def _across_then_down(picture: Picture, across: _Axis, down: _Axis, interpolatio
             goal = middle[row - top : row - top + step].reshape(-1, across.length)
             for first, last, start, stop, weights in bands:
                 np.matmul(source[:, first - left : last - left], weights, out=goal[:, start:stop])
-            _doubled(goal[:, bands[0].start : bands[-1].stop])
+            _doubled(goal[:, bands[0].start : bands[-1].stop], _doubt(across, interpolation))
     lines = middle.reshape(len(middle), -1)
     result = _room("result", down.length, lines.shape[1])
     for bands in _parts(down, interpolation):
@@ -222,7 +225,7 @@ def _down_then_across(picture: Picture, across: _Axis, down: _Axis, interpolatio
         for first, last, start, stop, weights in bands:
             source = _floats(picture, (left, first, right, last)).reshape(last - first, -1)
             np.matmul(weights.T, source, out=middle[start:stop])
-    lines = _doubled(middle).reshape(-1, right - left)
+    lines = _doubled(middle, _doubt(down, interpolation)).reshape(-1, right - left)
     result = _room("result", len(lines), across.length)
     for bands in _parts(across, interpolation):
         for first, last, start, stop, weights in bands:
@@ -230,7 +233,12 @@ def _down_then_across(picture: Picture, across: _Axis, down: _Axis, interpolatio
     return result
 
 
-def _doubled(values: _Floats) -> _Floats:
+def _doubt(axis: _Axis, interpolation: Interpolation) -> float:
+    """What a sum along an axis may be off by, in grey levels. Beyond thousands of pixels for one it is no bound."""
+    return min(_taps_of(axis, interpolation) * ROUNDING, MOST_DOUBT)
+
+
+def _doubled(values: _Floats, doubt: float) -> _Floats:
     """Twice the values, rounded to 0..255 as Pillow does between its passes; in place.
 
     Pillow's sums are of integers and exact. Where one lies so near to a half that float32 cannot tell which way Pillow
@@ -238,8 +246,8 @@ def _doubled(values: _Floats) -> _Floats:
     Pillow's by half the sum of the weights' amounts, less than 1, and by 1 grey level at most when it is rounded.
     """
     np.clip(values, 0.0, 255.0, out=values)
-    values += 0.5 - DOUBT
-    above = np.add(values, 2 * DOUBT, out=_room("above", *values.shape))
+    values += 0.5 - doubt
+    above = np.add(values, 2 * doubt, out=_room("above", *values.shape))
     np.floor(values, out=values)
     np.floor(above, out=above)
     values += above
@@ -297,7 +305,7 @@ def _kept_bands(axis: _Axis, interpolation: Interpolation) -> tuple[_Band, ...]:
 def _bands(axis: _Axis, interpolation: Interpolation, place: int) -> Iterator[_Band]:
     """The bands of an axis whose first pixel has the ``place`` in the result."""
     firsts, lasts, weights = _weights(axis, interpolation)
-    length = max(LEAST_BAND, min(BAND, int(BAND_SOURCE / axis.scale)))
+    length = min(axis.length, max(LEAST_BAND, min(BAND, int(BAND_SOURCE / axis.scale))))
     starts = np.arange(0, axis.length, length)
     stops = np.minimum(starts + length, axis.length)
     begins, ends = firsts[starts], lasts[stops - 1]

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from worker.export.qdq import image_input
+from worker.export.qdq import drop_unused, image_input, names_of
 
 __all__ = ["take_blocks"]
 
@@ -65,9 +65,11 @@ def take_blocks(model: onnx.ModelProto, width: int) -> bool:
     """
     layer = _layer(model)
     window = _window(layer.convolution, width) if layer else None
-    if layer is None or window is None:
+    if layer is None or window is None or any(name.startswith(_NAME) for name in names_of(model)):
         return False
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    if not _is_symmetric(layer, constants):
+        return False
     results = BLOCK // window.strides[1]
     weights = _in_blocks(constants[layer.kernel.input[0]], window)
     own: dict[str, NDArray[Any]] = {"kernel": weights}
@@ -89,20 +91,29 @@ def _layer(model: onnx.ModelProto) -> _Layer | None:
     source = image_input(model)
     chain = [node for node in model.graph.node if source in node.input and node.op_type == "Transpose"]
     for _ in range(2):
-        if chain and uses[chain[-1].output[0]] == 1:
+        if chain and uses[chain[-1].output[0]] == 1 and chain[-1].output[0] in readers:
             chain.append(readers[chain[-1].output[0]])
     if [node.op_type for node in chain] != ["Transpose", "DequantizeLinear", "Conv"] or len(chain[-1].input) != 3:
         return None
     transpose, pixels, convolution = chain
+    if [list(attribute.ints) for attribute in transpose.attribute] != [[0, 3, 1, 2]]:
+        return None
     kernel, bias = (makers.get(name) for name in convolution.input[1:])
     after = convolution
-    while uses[after.output[0]] == 1 and (after is convolution or after.op_type in _ALIKE):
+    while uses[after.output[0]] == 1 and after.output[0] in readers and after.op_type in ("Conv", *_ALIKE):
         after = readers[after.output[0]]
     if kernel is None or bias is None or after.op_type != "QuantizeLinear":
         return None
     own = all(node.op_type == "DequantizeLinear" and constants.issuperset(node.input) for node in (kernel, bias))
     alone = all(uses[node.output[0]] == 1 and len(node.input) == 3 for node in (kernel, bias))
     return _Layer(transpose, pixels, kernel, bias, convolution, after) if own and alone else None
+
+
+def _is_symmetric(layer: _Layer, constants: dict[str, NDArray[Any]]) -> bool:
+    """Whether a step of each result's own and no zero point belong to kernel and bias, so that 0 is nothing."""
+    outputs = len(constants[layer.kernel.input[0]])
+    numbers = [constants[name] for node in (layer.kernel, layer.bias) for name in node.input[1:]]
+    return all(n.shape == (outputs,) for n in numbers) and not any(n.any() for n in numbers[1::2])
 
 
 def _window(convolution: onnx.NodeProto, width: int) -> _Window | None:
@@ -160,6 +171,4 @@ def _rewire(model: onnx.ModelProto, layer: _Layer, window: _Window) -> None:
     for node in reversed(before):
         model.graph.node.insert(0, node)
     del model.graph.value_info[:]  # some of the shapes are others now
-    used = {name for node in model.graph.node for name in node.input}
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
-        model.graph.initializer.remove(tensor)
+    drop_unused(model)

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from jobs.errors import ExportError
-from worker.export.qdq import image_input
+from worker.export.qdq import drop_unused, image_input, names_of
 
 __all__ = ["NORMALISED", "PixelRange", "even_out", "take_pixels"]
 
 #: The tensor of normalised pixels in the graphs that :func:`even_out` has changed.
-NORMALISED = "labelmill_normalised"
-_BYTES, _PLANES = "labelmill_bytes", "labelmill_planes"
+NORMALISED = "labelmill_pixels_normalised"
+_BYTES, _PLANES = "labelmill_pixels_bytes", "labelmill_pixels_planes"
 #: From N, H, W, C to N, C, H, W.
 _TO_PLANES = [0, 3, 1, 2]
 _FLOAT, _UINT8 = TensorProto.FLOAT, TensorProto.UINT8
@@ -53,7 +53,7 @@ def even_out(model: onnx.ModelProto) -> PixelRange | None:
     that the layer lays around a picture, which has one colour then, and not the mean of each channel.
     """
     start = _start(model)
-    if start is None:
+    if start is None or any(name.startswith("labelmill_pixels") for name in names_of(model)):
         return None
     means = -start.offset / start.gain
     zero = int(np.clip(np.rint(means.mean()), 0, 255))
@@ -180,8 +180,6 @@ def _replace(model: onnx.ModelProto, old: list[onnx.NodeProto], new: list[onnx.N
         model.graph.node.remove(node)
     for node in reversed(new):
         model.graph.node.insert(0, node)
-    used = {name for node in model.graph.node for name in node.input}
     for info in [info for info in model.graph.value_info if info.name in names]:
         model.graph.value_info.remove(info)
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
-        model.graph.initializer.remove(tensor)
+    drop_unused(model)

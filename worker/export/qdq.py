@@ -9,7 +9,16 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["has_subgraphs", "image_input", "name_nodes", "shield", "widen_normalisation"]
+__all__ = [
+    "drop_unused",
+    "has_subgraphs",
+    "image_input",
+    "name_nodes",
+    "names_of",
+    "shield",
+    "unlist_constants",
+    "widen_normalisation",
+]
 
 #: Operators between the images and the first layer.
 NORMALISATION = ("Add", "Cast", "Div", "Gather", "Mul", "Slice", "Sub", "Transpose")
@@ -21,6 +30,26 @@ def image_input(model: onnx.ModelProto) -> str:
     """The name of the model's one input; old files list their constants as inputs, too."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return str(next(value.name for value in model.graph.input if value.name not in constants))
+
+
+def unlist_constants(model: onnx.ModelProto) -> None:
+    """Let constants be no inputs, as old files list them; in place."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in constants]:
+        model.graph.input.remove(value)
+
+
+def names_of(model: onnx.ModelProto) -> set[str]:
+    """The names of all tensors and nodes."""
+    names = {name for node in model.graph.node for name in (node.name, *node.input, *node.output)}
+    return names | {tensor.name for tensor in model.graph.initializer}
+
+
+def drop_unused(model: onnx.ModelProto) -> None:
+    """Take the constants out that no node reads; in place."""
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
 
 
 def has_subgraphs(model: onnx.ModelProto) -> bool:
