@@ -111,6 +111,28 @@ def test_nearest_neighbours_are_the_very_pixels_of_torchvision(torchvision: Modu
     assert largest_difference(torchvision, noise(811, 613), prep) == 0
 
 
+def test_nearest_neighbours_are_the_same_where_pillow_has_added_up_a_million_steps(torchvision: ModuleType) -> None:
+    line = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2, 1_500_002), np.uint8))
+    prep = Preprocessing(resize=3, crop=(3, 112), interpolation="nearest")
+    theirs = by_torchvision(torchvision, line, prep)
+    assert np.array_equal(decode(saved(line, "PNG"), prep)[:, :, 0], theirs)
+
+
+def test_a_line_too_long_to_be_made_as_a_whole_still_gives_its_nearest_neighbours(
+    torchvision: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resample, "WHOLE_PIXELS", 0)
+    for size in ((3000, 2), (2, 3000), (500, 375)):
+        prep = Preprocessing(resize=20, crop=(17, 19), interpolation="nearest")
+        image = noise(*size)
+        assert (decode(bmp(image), prep) != by_torchvision(torchvision, image, prep)).mean() < 0.2
+
+
+def test_a_sum_of_more_pixels_is_in_doubt_for_longer() -> None:
+    few, many, most = (resample._doubt(resample._Axis(n, 256, 0, 256, 0), "lanczos") for n in (500, 30_000, 10**8))
+    assert 12 * 2.0**-16 <= few < 1e-3 < many < most < 0.5
+
+
 def test_a_picture_of_the_right_size_comes_out_as_it_is() -> None:
     image = noise(32, 32)
     for prep in (Preprocessing(resize=32, crop=(32, 32)), Preprocessing(resize=None, crop=(32, 32))):

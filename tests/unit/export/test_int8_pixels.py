@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from jobs.errors import ExportError
 from worker.export.blocks import take_blocks
 from worker.export.pictures import read_pictures
 from worker.export.pixels import NORMALISED, PixelRange, even_out, take_pixels
@@ -177,10 +178,11 @@ def int8_model(
         "out_zero": np.uint8(100),
     }
     tensors["bs"] = tensors["ws"] * tensors["scale"]
-    middle = given.pop("middle", None)
+    middle, turned = given.pop("middle", None), given.pop("turned", [0, 3, 1, 2])
+    tensors |= given.pop("tensors", {})
     settings = {"kernel_shape": size, "strides": strides, "pads": pads, **given}
     nodes = [
-        helper.make_node("Transpose", ["images"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Transpose", ["images"], ["planes"], perm=turned),
         helper.make_node("DequantizeLinear", ["planes", "scale", "zero"], ["x"]),
         helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["kernel"], axis=0),
         helper.make_node("DequantizeLinear", ["b", "bs", "bz"], ["bias"], axis=0),
@@ -232,14 +234,45 @@ def test_blocks_of_pixels_give_the_very_same_scores(
         int8_model(dilations=(2, 2), pads=(0, 0, 4, 4)),
         int8_model(pads=(0, 0, 0, 0), auto_pad="SAME_UPPER"),
         int8_model(middle="Sigmoid"),
+        int8_model(turned=[0, 3, 2, 1]),
+        int8_model(tensors={"wz": np.ones(OUTPUTS, np.int8)}),
+        int8_model(tensors={"ws": np.float32(0.01), "wz": np.int8(0)}),
         float_model(ALIKE),
     ],
-    ids=["every pixel", "an odd number", "dilated", "pads by themselves", "another function", "floats"],
+    ids=[
+        "every pixel",
+        "an odd number",
+        "dilated",
+        "pads by themselves",
+        "another function",
+        "turned",
+        "a zero point",
+        "one step",
+        "floats",
+    ],
 )
 def test_layers_whose_results_do_not_fit_blocks_are_left_alone(model: onnx.ModelProto) -> None:
     before = model.SerializeToString()
     assert not take_blocks(model, WIDTH)
     assert model.SerializeToString() == before
+
+
+def test_a_result_that_others_need_too_is_left_alone() -> None:
+    model = int8_model()
+    model.graph.output.append(helper.make_tensor_value_info("c", TensorProto.FLOAT, ["n", OUTPUTS, "h", "w"]))
+    assert not take_blocks(model, WIDTH)
+    bare = int8_model()
+    del bare.graph.node[-2:]
+    bare.graph.output[0].name = "c"
+    assert not take_blocks(bare, WIDTH)
+
+
+def test_names_that_are_taken_are_left_alone() -> None:
+    blocks, pixels = int8_model(), float_model(ALIKE)
+    blocks.graph.node[-1].name = "labelmill_blocks_of_mine"
+    pixels.graph.node[-1].name = "labelmill_pixels_of_mine"
+    assert not take_blocks(blocks, WIDTH)
+    assert even_out(pixels) is None
 
 
 def test_a_width_that_blocks_do_not_divide_is_left_alone() -> None:
@@ -271,8 +304,40 @@ def test_the_default_model_begins_with_bytes_and_nothing_is_computed_before_its_
     assert not {"Cast", "Sub"} & set(kinds(model))
 
 
-def test_pixels_are_taken_only_where_each_byte_is_its_own_step() -> None:
+def prepared(*, zero: int = 127, op: str = "QuantizeLinear") -> onnx.ModelProto:
+    """A graph that :func:`even_out` has changed, with a quantisation of what it normalises."""
     model = float_model(ALIKE)
+    assert even_out(model)
+    values = {"step": np.float32(1 / 128), "zero": np.uint8(zero)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in values.items())
+    layer = model.graph.node[-1]
+    layer.input[0] = "x"
+    if op == "QuantizeLinear":
+        quantise = helper.make_node("QuantizeLinear", [NORMALISED, "step", "zero"], ["q"])
+        dequantise = helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["x"])
+    else:
+        quantise = helper.make_node(op, [NORMALISED], ["q"])
+        dequantise = helper.make_node("Identity", ["q"], ["x"])
+    model.graph.node.insert(len(model.graph.node) - 1, quantise)
+    model.graph.node.insert(len(model.graph.node) - 1, dequantise)
+    return model
+
+
+def test_bytes_take_the_place_of_what_they_would_be_quantised_to() -> None:
+    model = prepared()
+    wanted = run(model, pictures())
+    take_pixels(model)
+    assert np.array_equal(run(model, pictures()), wanted)
+    assert kinds(model) == ["Transpose", "DequantizeLinear", "Conv"]
+
+
+def test_bytes_that_are_not_their_own_steps_are_an_error() -> None:
+    with pytest.raises(ExportError, match="zero point 128 for 127"):
+        take_pixels(prepared(zero=128))
+
+
+def test_a_first_layer_that_stays_in_floats_keeps_its_normalisation() -> None:
+    model = prepared(op="Identity")
     before = model.SerializeToString()
-    take_pixels(model)  # nothing was prepared
+    take_pixels(model)
     assert model.SerializeToString() == before

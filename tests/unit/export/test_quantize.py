@@ -17,7 +17,7 @@ from worker.cli import main
 from worker.export.calibrate import Histogram
 from worker.export.pictures import Pictures, read_pictures
 from worker.export.prepare import prepare
-from worker.export.quantize import agreement, quantize
+from worker.export.quantize import AGREEMENT, agreement, quantize
 from worker.models import golden, loader
 from worker.models.noop import load_noop
 
@@ -85,6 +85,20 @@ def test_it_is_much_smaller_and_knows_where_it_comes_from(model: Path, quantised
     assert card.name == "cifar10-int8"
     assert card.labels == loader.read_card(model).labels
     assert f"int8 of {loader.digest(model)}" in card.source
+
+
+def test_constants_that_an_old_file_lists_as_inputs_do_no_harm(
+    model: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    old = onnx.load(model)
+    for tensor in old.graph.initializer:
+        old.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.save(old, tmp_path / "old.onnx")
+    choice = quantize(
+        tmp_path / "old.onnx", tmp_path / "int8.onnx", read_pictures(folders["calibration"], loader.read_card(model))
+    )
+    assert choice.agreement >= AGREEMENT
+    assert len(onnx.load(tmp_path / "int8.onnx").graph.input) == 1
 
 
 def test_its_golden_sample_is_met_and_refuses_other_weights(quantised: Path, tmp_path: Path) -> None:
