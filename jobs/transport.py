@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis
 
 __all__ = ["Channel", "Transport", "install"]
 
@@ -32,9 +32,7 @@ class Transport(redis.Transport):
 
 
 def install() -> None:
-    """Let ``redis://``, ``rediss://`` and ``redis+socket://`` mean this transport in this process.
-
-    Of a scheme that was used before, kombu knows its own transport already, and keeps it.
-    """
+    """Let ``redis://``, ``rediss://`` and ``redis+socket://`` mean this transport in this process from now on."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
+        _transport_cache.pop(scheme, None)  # where it was used before, kombu knows what it meant then

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from threading import Thread
 
+import pytest
 from kombu import Connection, Queue
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache
+from kombu.transport.redis import Transport as KombusOwn
 
+from jobs.transport import Transport, install
 from producer.client import Labelmill
 from tests.support.servers import RedisServer
 from worker.postbox import RedisBox, open_box
@@ -21,6 +25,15 @@ def test_a_channel_makes_one_client_for_all_that_it_sends(redis: RedisServer) ->
         first, blocking = channel._create_client(), channel._create_client(asynchronous=True)
         assert channel._create_client() is first is not blocking
         assert channel._create_client(asynchronous=True) is blocking
+
+
+def test_it_is_meant_also_where_kombus_own_was_used_before(redis: RedisServer) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRANSPORT_ALIASES, "redis", "kombu.transport.redis:Transport")
+        _transport_cache.pop("redis", None)
+        assert Connection(redis.broker_url).get_transport_cls() is KombusOwn
+    install()
+    assert Connection(redis.broker_url).get_transport_cls() is Transport
 
 
 def test_another_pool_has_another_client(redis: RedisServer) -> None:
