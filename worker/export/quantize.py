@@ -263,6 +263,9 @@ def agreement(expected: Scores, scores: Scores) -> tuple[float, float]:
 
 
 def _divergence(expected: Scores, scores: Scores) -> float:
-    """Mean Kullback-Leibler divergence of the rows, in nats."""
+    """Mean Kullback-Leibler divergence of the rows, in nats; of each label by itself where rows do not add up to 1."""
     tiny = np.float32(1e-9)
-    return float((expected * np.log((expected + tiny) / (scores + tiny))).sum(axis=1).mean())
+    lost = expected * np.log((expected + tiny) / (scores + tiny))
+    if not np.allclose(expected.sum(axis=1), 1, atol=1e-3):
+        lost += (1 - expected) * np.log((1 - expected + tiny) / (1 - scores + tiny))
+    return float(lost.sum(axis=1).mean())

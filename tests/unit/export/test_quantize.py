@@ -17,7 +17,7 @@ from worker.cli import main
 from worker.export.calibrate import Histogram
 from worker.export.pictures import Pictures, read_pictures
 from worker.export.prepare import prepare
-from worker.export.quantize import AGREEMENT, agreement, quantize
+from worker.export.quantize import AGREEMENT, _divergence, agreement, quantize
 from worker.models import golden, loader
 from worker.models.noop import load_noop
 
@@ -275,6 +275,16 @@ def test_a_plain_file_that_takes_normalised_pixels_is_quantised_too(tmp_path: Pa
     quantize(source, target, Pictures(pixels, np.full(16, -1)))
     before, after = (loader.load(str(path)).predict(pixels) for path in (source, target))
     assert np.abs(before - after).max() < 0.05
+
+
+def test_scores_that_do_not_add_up_to_1_diverge_whether_they_rise_or_fall() -> None:
+    expected = np.array([[0.7, 0.6, 0.1], [0.2, 0.9, 0.4]], np.float32)
+    assert _divergence(expected, expected) == 0
+    for shift in (-0.05, 0.05):
+        assert _divergence(expected, expected + np.float32(shift)) > 0.01
+    of_one = np.array([[0.7, 0.2, 0.1]], np.float32)
+    found = np.array([[0.6, 0.3, 0.1]], np.float32)
+    assert _divergence(of_one, found) == pytest.approx(0.7 * np.log(7 / 6) + 0.2 * np.log(2 / 3), abs=1e-4)
 
 
 def test_a_near_tie_counts_for_neither() -> None:
