@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from worker.export.frame import FRAMED, columns_of_frame, widen_frame
 from worker.export.qdq import drop_unused, image_input, names_of
 
 __all__ = ["take_blocks"]
@@ -40,11 +41,18 @@ class _Layer(NamedTuple):
 
 
 class _Window(NamedTuple):
-    """A window in pixels: its size, steps, and what lies around the picture: top, left, bottom, right."""
+    """A window in pixels: its size, steps, and what lies around the picture: top, left, bottom, right.
+
+    ``width`` is the picture's with its frame, and with ``added`` columns that make it whole blocks; ``results`` are
+    those of a row.
+    """
 
     size: tuple[int, int]
     strides: tuple[int, int]
     pads: tuple[int, int, int, int]
+    width: int
+    added: int
+    results: int
 
     @property
     def first(self) -> int:
@@ -57,6 +65,12 @@ class _Window(NamedTuple):
         last = BLOCK - self.strides[1] - self.pads[1] + self.size[1] - 1
         return last // BLOCK - self.first + 1
 
+    @property
+    def after(self) -> int:
+        """How many blocks are padded behind a row, so that there are as many windows as blocks of results."""
+        windows = self.results * self.strides[1] // BLOCK
+        return windows + self.blocks - 1 + self.first - self.width // BLOCK
+
 
 def take_blocks(model: onnx.ModelProto, width: int) -> bool:
     """Let the first layer of a QDQ graph take blocks of pixels, in place; ``width`` is a picture's.
@@ -64,7 +78,7 @@ def take_blocks(model: onnx.ModelProto, width: int) -> bool:
     False, and no change, where the graph does not begin with bytes that a convolution halves or quarters in width.
     """
     layer = _layer(model)
-    window = _window(layer.convolution, width) if layer else None
+    window = _window(layer, model, width) if layer else None
     if layer is None or window is None or any(name.startswith(_NAME) for name in names_of(model)):
         return False
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -75,9 +89,10 @@ def take_blocks(model: onnx.ModelProto, width: int) -> bool:
     own: dict[str, NDArray[Any]] = {"kernel": weights}
     own |= {f"kernel_{i}": np.tile(constants[name], results) for i, name in enumerate(layer.kernel.input) if i}
     own |= {f"bias_{i}": np.tile(constants[name], results) for i, name in enumerate(layer.bias.input)}
-    own["shape_of_blocks"] = np.array([0, 0, width // BLOCK, 3 * BLOCK])
-    own["shape_of_results"] = np.array([0, 0, width // window.strides[1], len(weights) // results])
+    own["shape_of_blocks"] = np.array([0, 0, window.width // BLOCK, 3 * BLOCK])
+    own["shape_of_results"] = np.array([0, 0, window.results, len(weights) // results])
     model.graph.initializer.extend(numpy_helper.from_array(value, f"{_NAME}_{name}") for name, value in own.items())
+    widen_frame(model, window.added)
     _rewire(model, layer, window)
     return True
 
@@ -88,7 +103,7 @@ def _layer(model: onnx.ModelProto) -> _Layer | None:
     uses = Counter(name for node in model.graph.node for name in node.input)
     uses.update(value.name for value in model.graph.output)
     constants = {tensor.name for tensor in model.graph.initializer}
-    source = image_input(model)
+    source = FRAMED if FRAMED in makers else image_input(model)
     chain = [node for node in model.graph.node if source in node.input and node.op_type == "Transpose"]
     for _ in range(2):
         if chain and uses[chain[-1].output[0]] == 1 and chain[-1].output[0] in readers:
@@ -116,17 +131,21 @@ def _is_symmetric(layer: _Layer, constants: dict[str, NDArray[Any]]) -> bool:
     return all(n.shape == (outputs,) for n in numbers) and not any(n.any() for n in numbers[1::2])
 
 
-def _window(convolution: onnx.NodeProto, width: int) -> _Window | None:
+def _window(layer: _Layer, model: onnx.ModelProto, width: int) -> _Window | None:
     """The window, where each block of pixels gives whole results."""
-    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in convolution.attribute}
+    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in layer.convolution.attribute}
     size, strides = given.get("kernel_shape", ()), given.get("strides", (1, 1))
     pads = tuple(given.get("pads", (0, 0, 0, 0)))
     is_plain = given.get("group", 1) == 1 and set(given.get("dilations", (1,))) == {1}
     if len(size) != 2 or not is_plain or given.get("auto_pad", b"NOTSET") != b"NOTSET" or strides[1] not in (2, 4):
         return None
-    results = (width + pads[1] + pads[3] - size[1]) // strides[1] + 1
-    is_even = width % BLOCK == 0 and results == width // strides[1]
-    return _Window((size[0], size[1]), (strides[0], strides[1]), pads) if is_even else None
+    left, right = columns_of_frame(model)
+    whole = left + width + right
+    added = -whole % BLOCK
+    results = (whole + pads[1] + pads[3] - size[1]) // strides[1] + 1
+    window = _Window((size[0], size[1]), (strides[0], strides[1]), pads, whole + added, added, results)
+    is_even = results * strides[1] % BLOCK == 0 and window.after >= 0
+    return window if is_even and (right or not added) else None
 
 
 def _in_blocks(weights: NDArray[np.int8], window: _Window) -> NDArray[np.int8]:
@@ -150,13 +169,14 @@ def _rewire(model: onnx.ModelProto, layer: _Layer, window: _Window) -> None:
         node.input[:] = [named(first), named(f"{part}_1"), named(f"{part}_2")]
     layer.convolution.ClearField("attribute")
     top, _, bottom, _ = window.pads
-    pads = [top, -window.first, bottom, window.blocks - 1 + window.first]
+    pads = [top, -window.first, bottom, window.after]
     settings = {"kernel_shape": [window.size[0], window.blocks], "strides": [window.strides[0], 1], "pads": pads}
     layer.convolution.attribute.extend(helper.make_attribute(name, value) for name, value in settings.items())
     result = layer.quantise.output[0]
     layer.quantise.output[0] = named("quantised")
+    source = layer.transpose.input[0]
     before = [
-        helper.make_node("Reshape", [image_input(model), named("shape_of_blocks")], [named("pixels")], named("pixels")),
+        helper.make_node("Reshape", [source, named("shape_of_blocks")], [named("pixels")], named("pixels")),
         helper.make_node("Transpose", [named("pixels")], [named("planes")], named("planes"), perm=[0, 3, 1, 2]),
     ]
     after = [
@@ -167,8 +187,9 @@ def _rewire(model: onnx.ModelProto, layer: _Layer, window: _Window) -> None:
     place = list(model.graph.node).index(layer.quantise)
     for node in reversed(after):
         model.graph.node.insert(place + 1, node)
+    place = list(model.graph.node).index(layer.transpose)
     model.graph.node.remove(layer.transpose)
     for node in reversed(before):
-        model.graph.node.insert(0, node)
+        model.graph.node.insert(place, node)
     del model.graph.value_info[:]  # some of the shapes are others now
     drop_unused(model)

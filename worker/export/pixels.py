@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from jobs.errors import ExportError
+from worker.export.frame import FRAMED, add_frame
 from worker.export.qdq import drop_unused, image_input, names_of
 
 __all__ = ["NORMALISED", "PixelRange", "even_out", "take_pixels"]
@@ -49,8 +50,9 @@ class _Start:
 def even_out(model: onnx.ModelProto) -> PixelRange | None:
     """Normalise all channels of a float model alike, in place; None, and no change, where it does not begin so.
 
-    The first layer makes up for the difference: exactly where the means are one whole number, else but for the frame
-    that the layer lays around a picture, which has one colour then, and not the mean of each channel.
+    The first layer makes up for the difference: exactly where the means are one whole number, else but for what it pads
+    with, which stands for the mean of each channel. There the picture gets a frame of these, as whole numbers; where it
+    cannot have one (see :func:`~worker.export.frame.add_frame`), what is padded has one colour.
     """
     start = _start(model)
     if start is None or any(name.startswith("labelmill_pixels") for name in names_of(model)):
@@ -58,12 +60,16 @@ def even_out(model: onnx.ModelProto) -> PixelRange | None:
     means = -start.offset / start.gain
     zero = int(np.clip(np.rint(means.mean()), 0, 255))
     scale = float(start.gain.mean())
+    colour = np.clip(np.rint(means), 0, 255).astype(np.uint8)
+    frame = add_frame(model, start.layer, colour) if np.any(colour != zero) else []
     _make_up(model, start, zero, scale)
     constants = {"mean": zero, "scale": scale}
     for name, value in constants.items():
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), f"{NORMALISED}_{name}"))
+    source = FRAMED if frame else image_input(model)
     nodes = [
-        helper.make_node("Transpose", [image_input(model)], [_BYTES], name=_BYTES, perm=_TO_PLANES),
+        *frame,
+        helper.make_node("Transpose", [source], [_BYTES], name=_BYTES, perm=_TO_PLANES),
         helper.make_node("Cast", [_BYTES], [_PLANES], name=_PLANES, to=_FLOAT),
         helper.make_node("Sub", [_PLANES, f"{NORMALISED}_mean"], [f"{_PLANES}_moved"], name=f"{_PLANES}_moved"),
         helper.make_node("Mul", [f"{_PLANES}_moved", f"{NORMALISED}_scale"], [NORMALISED], name=NORMALISED),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,21 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from jobs.errors import ExportError
 from worker.export.blocks import take_blocks
+from worker.export.classifier import as_classifier
+from worker.export.frame import FRAMED, add_frame
+from worker.export.onnx import to_onnx
 from worker.export.pictures import read_pictures
 from worker.export.pixels import NORMALISED, PixelRange, even_out, take_pixels
 from worker.export.prepare import prepare
 from worker.export.quantize import quantize
 from worker.models import loader
+from worker.models.card import ModelCard, Preprocessing
 
 HEIGHT, WIDTH, OUTPUTS = 10, 16, 5
 Step = tuple[str, Any]
@@ -84,6 +89,10 @@ def kinds(model: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
 
+def names_in(model: onnx.ModelProto) -> set[str]:
+    return {name for node in model.graph.node for name in (*node.input, *node.output)}
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_channels_that_are_alike_are_normalised_to_the_same_scores(bias: bool) -> None:
     model = float_model(ALIKE, bias=bias)
@@ -94,19 +103,67 @@ def test_channels_that_are_alike_are_normalised_to_the_same_scores(bias: bool) -
 
 @pytest.mark.parametrize("steps", [UNLIKE, TWICE], ids=["unlike", "twice"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_first_layer_makes_up_for_channels_that_differ_but_in_the_frame_that_it_adds(
-    steps: list[Step], bias: bool
-) -> None:
-    model, without_frame = float_model(steps, bias=bias), float_model(steps, bias=bias, pads=0)
-    wanted, wanted_within = run(model, pictures()), run(without_frame, pictures())
+def test_the_first_layer_makes_up_for_channels_that_differ(steps: list[Step], bias: bool) -> None:
+    model, without_pads = float_model(steps, bias=bias), float_model(steps, bias=bias, pads=0)
+    wanted, wanted_within = run(model, pictures()), run(without_pads, pictures())
     found = even_out(model)
     assert found
-    assert even_out(without_frame) == found
+    assert even_out(without_pads) == found
     assert -found.lowest / (found.highest - found.lowest) * 255 == pytest.approx(114)  # the mean of the means
-    assert np.allclose(run(without_frame, pictures()), wanted_within, rtol=1e-4, atol=1e-4)
+    assert FRAMED not in names_in(without_pads)
+    assert np.allclose(run(without_pads, pictures()), wanted_within, rtol=1e-4, atol=1e-4)
+    scores = run(model, pictures())
+    assert np.allclose(scores[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-4)
+    kernel = np.abs(np.random.default_rng(0).normal(size=(OUTPUTS, 3, 3, 3))).sum(axis=(2, 3))
+    off = np.abs(np.rint(MEAN) - MEAN) / DEVIATION  # a frame of whole numbers is off by as much
+    assert np.all(np.abs(scores - wanted).max(axis=(0, 2, 3)) <= kernel @ off + 1e-4)
+
+
+@pytest.mark.parametrize("pads", [1, 2])
+def test_a_frame_of_whole_means_is_exact(pads: int) -> None:
+    steps = [TO_PLANES, TO_FLOAT, ("Sub", by_channel(np.rint(MEAN))), ("Div", by_channel(DEVIATION))]
+    model = float_model(steps, pads=pads)
+    wanted = run(model, pictures())
+    assert even_out(model)
+    assert FRAMED in names_in(model)
+    assert np.allclose(run(model, pictures()), wanted, rtol=1e-4, atol=1e-4)
+
+
+def of_any_size(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "height"
+
+
+def of_an_old_opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 13
+
+
+def padded_by_itself(model: onnx.ModelProto) -> None:
+    del model.graph.node[-1].attribute[:]
+    model.graph.node[-1].attribute.append(helper.make_attribute("auto_pad", "SAME_UPPER"))
+
+
+@pytest.mark.parametrize("changed", [of_any_size, of_an_old_opset, padded_by_itself])
+def test_without_a_frame_what_is_padded_has_one_colour(changed: Callable[[onnx.ModelProto], None]) -> None:
+    model = float_model(UNLIKE)
+    changed(model)
+    wanted = run(model, pictures())
+    assert even_out(model)
+    assert FRAMED not in names_in(model)
     scores = run(model, pictures())
     assert np.allclose(scores[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-4)
     assert not np.allclose(scores, wanted, atol=0.05)
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_a_model_of_ours_is_taken_only_where_its_channels_keep_their_order(order: str, tmp_path: Path) -> None:
+    prep = Preprocessing(resize=None, crop=(HEIGHT, WIDTH), color_order=order)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    module = as_classifier(network, ModelCard(name="net", labels=("a", "b", "c", "d"), preprocessing=prep))
+    to_onnx(module, (torch.from_numpy(pictures(2)),), tmp_path / "net.onnx", input_names=["images"])
+    model = onnx.load(tmp_path / "net.onnx")
+    wanted = run(model, pictures())
+    assert bool(even_out(model)) == (order == "RGB")
+    assert np.allclose(run(model, pictures()), wanted, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -226,9 +283,44 @@ def test_blocks_of_pixels_give_the_very_same_scores(
     assert len(np.unique(wanted)) > 20
 
 
+def framed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, a frame of three colours in place of what the layer pads with."""
+    layer = next(node for node in model.graph.node if node.op_type == "Conv")
+    transpose = next(node for node in model.graph.node if node.op_type == "Transpose")
+    for node in reversed(add_frame(model, layer, np.array([200, 3, 90], np.uint8))):
+        model.graph.node.insert(0, node)
+    transpose.input[0] = FRAMED
+    return model
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "pads"),
+    [
+        ((3, 3), (2, 2), (0, 0, 1, 1)),
+        ((3, 3), (2, 2), (1, 1, 1, 1)),
+        ((3, 3), (1, 2), (0, 1, 0, 1)),
+        ((7, 7), (2, 2), (3, 3, 3, 3)),
+        ((5, 6), (2, 2), (2, 2, 2, 2)),
+        ((3, 9), (2, 2), (1, 3, 1, 5)),
+    ],
+)
+def test_blocks_of_a_framed_picture_give_the_very_same_scores(
+    size: tuple[int, int], strides: tuple[int, int], pads: tuple[int, ...]
+) -> None:
+    settings: dict[str, Any] = {"size": size, "strides": strides, "pads": pads}
+    model = framed(int8_model(**settings))
+    wanted = run(model, pictures())
+    assert not np.array_equal(wanted, run(int8_model(**settings), pictures()))
+    assert take_blocks(model, WIDTH)
+    assert np.array_equal(run(model, pictures()), wanted)
+    assert len(np.unique(wanted)) > 20
+
+
 @pytest.mark.parametrize(
     "model",
     [
+        framed(int8_model(size=(3, 4), pads=(1, 2, 1, 0))),
+        framed(int8_model(size=(7, 7), strides=(4, 4), pads=(3, 3, 3, 3))),
         int8_model(strides=(1, 1)),
         int8_model(pads=(0, 0, 0, 0)),
         int8_model(dilations=(2, 2), pads=(0, 0, 4, 4)),
@@ -240,6 +332,8 @@ def test_blocks_of_pixels_give_the_very_same_scores(
         float_model(ALIKE),
     ],
     ids=[
+        "a frame that cannot be widened",
+        "a frame with a block too many",
         "every pixel",
         "an odd number",
         "dilated",
@@ -290,8 +384,7 @@ def lite0_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_default_model_begins_with_bytes_and_nothing_is_computed_before_its_first_layer(lite0_int8: Path) -> None:
     model = onnx.load(lite0_int8)
-    names = {name for node in model.graph.node for name in (*node.input, *node.output)}
-    assert NORMALISED not in names
+    assert NORMALISED not in names_in(model)
     made = {node.output[0]: node for node in model.graph.node}
     first = next(
         node for node in model.graph.node if node.op_type == "Conv" and "blocks" in made[node.input[0]].input[0]

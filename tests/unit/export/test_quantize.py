@@ -15,7 +15,9 @@ from PIL import Image
 from jobs.errors import SourceError, UsageError
 from worker.cli import main
 from worker.export.calibrate import Histogram
+from worker.export.frame import FRAMED
 from worker.export.pictures import Pictures, read_pictures
+from worker.export.pixels import NORMALISED
 from worker.export.prepare import prepare
 from worker.export.quantize import AGREEMENT, _divergence, agreement, quantize
 from worker.models import golden, loader
@@ -76,6 +78,16 @@ def test_it_is_qdq_with_a_scale_for_each_channel(quantised: Path) -> None:
         if node.op_type == "DequantizeLinear" and len(scales.get(node.input[1], [])) == 1
     ]
     assert [16] in per_channel or [32] in per_channel or [64] in per_channel
+
+
+def test_channels_with_means_of_their_own_are_taken_as_bytes_too_in_a_frame(model: Path, quantised: Path) -> None:
+    assert len(set(loader.read_card(model).preprocessing.mean)) == 3
+
+    graph = onnx.load(quantised).graph
+    names = {name for node in graph.node for name in node.input}
+    assert FRAMED in names
+    assert NORMALISED not in names
+    assert not {"Cast", "Sub", "Mul"} & {node.op_type for node in graph.node}
 
 
 def test_it_is_much_smaller_and_knows_where_it_comes_from(model: Path, quantised: Path) -> None:
