@@ -31,9 +31,7 @@ def add_frame(model: onnx.ModelProto, layer: onnx.NodeProto, colour: NDArray[np.
     pads = list(given.get("pads", ()))
     height, width = _size(model)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if given.get("auto_pad", b"NOTSET") != b"NOTSET" or len(pads) != 4 or not any(pads):
-        return []
-    if not height or not width or opset < OLDEST_OPSET:
+    if not any(pads) or not height or not width or opset < OLDEST_OPSET:
         return []
     top, left, bottom, right = pads
     whole = left + width + right

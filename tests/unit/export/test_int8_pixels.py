@@ -119,14 +119,23 @@ def test_the_first_layer_makes_up_for_channels_that_differ(steps: list[Step], bi
     assert np.all(np.abs(scores - wanted).max(axis=(0, 2, 3)) <= kernel @ off + 1e-4)
 
 
-@pytest.mark.parametrize("pads", [1, 2])
-def test_a_frame_of_whole_means_is_exact(pads: int) -> None:
+@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 0, 1, 1), (1, 2, 0, 3), (3, 0, 2, 1)])
+def test_a_frame_of_whole_means_is_exact(pads: Sequence[int]) -> None:
     steps = [TO_PLANES, TO_FLOAT, ("Sub", by_channel(np.rint(MEAN))), ("Div", by_channel(DEVIATION))]
-    model = float_model(steps, pads=pads)
+    model = float_model(steps)
+    next(attribute for attribute in model.graph.node[-1].attribute if attribute.name == "pads").ints[:] = pads
     wanted = run(model, pictures())
     assert even_out(model)
     assert FRAMED in names_in(model)
     assert np.allclose(run(model, pictures()), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_frame_has_the_bytes_next_to_the_means() -> None:
+    model = float_model(UNLIKE)
+    assert even_out(model)
+    strips = [numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == TensorProto.UINT8]
+    assert len(strips) == 4
+    assert all(np.array_equal(np.unique(strip.reshape(-1, 3), axis=0), [[124, 116, 104]]) for strip in strips)
 
 
 def of_any_size(model: onnx.ModelProto) -> None:
@@ -302,6 +311,7 @@ def framed(model: onnx.ModelProto) -> onnx.ModelProto:
         ((7, 7), (2, 2), (3, 3, 3, 3)),
         ((5, 6), (2, 2), (2, 2, 2, 2)),
         ((3, 9), (2, 2), (1, 3, 1, 5)),
+        ((3, 3), (2, 2), (1, 5, 1, 5)),
     ],
 )
 def test_blocks_of_a_framed_picture_give_the_very_same_scores(
