@@ -44,7 +44,6 @@ STRIP = 1 << 19
 ROUNDING, MOST_DOUBT = 2.0**-15, 0.25
 #: Pixels of a resized picture up to which ``nearest`` makes all of it, for the sake of the very same pixels.
 WHOLE_PIXELS = 1 << 24
-
 #: Values of one kind up to which a thread keeps their memory for the next image.
 KEPT_VALUES = 1 << 20
 

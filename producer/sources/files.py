@@ -13,16 +13,13 @@ from jobs.errors import SourceError
 from jobs.items import MAX_ID_CHARS, UNCARRIABLE, Item
 from jobs.reach import beyond
 from producer.sources.contract import unnamable
-from producer.sources.patterns import IMAGE_SUFFIXES, Pattern, is_pattern
+from producer.sources.patterns import IMAGE_SUFFIXES, Pattern, is_image, is_pattern
 
 __all__ = ["IMAGE_SUFFIXES", "Files"]
 
 #: A folder of up to this many entries is read in order of its names; a larger one as it lies on disk, so that
 #: memory stays bounded.
 SORT_LIMIT = 20_000
-
-
-_SUFFIXES = tuple(IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Files:
                 wanted = partial(_is_matched, pattern=root.pattern, start=start)
                 yield from _Walk(wanted, sort_limit).items(root.name, root.path, root.pattern.depth)
             elif os.path.isdir(root.path):
-                yield from _Walk(_has_image_suffix, sort_limit).items(root.name, root.path)
+                yield from _Walk(_is_image, sort_limit).items(root.name, root.path)
             else:
                 yield _item(root.name, beyond(root.path) if os.path.islink(root.path) else root.path)
 
@@ -83,8 +80,8 @@ def _root(name: str) -> _Root:
     return _Root(shown, path, pattern)
 
 
-def _has_image_suffix(entry: os.DirEntry[str]) -> bool:
-    return entry.name.endswith(_SUFFIXES) or entry.name.lower().endswith(_SUFFIXES)
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return is_image(entry.name)
 
 
 def _is_matched(entry: os.DirEntry[str], *, pattern: Pattern, start: int) -> bool:

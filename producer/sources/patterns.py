@@ -7,6 +7,7 @@ import re
 __all__ = ["IMAGE_SUFFIXES", "Pattern", "is_pattern"]
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"))
+_SUFFIXES = tuple(IMAGE_SUFFIXES)
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -39,8 +40,7 @@ class Pattern:
 
 def is_image(name: str) -> bool:
     """True where a name has an image's suffix."""
-    dot = name.rfind(".")
-    return dot >= 0 and name[dot:].lower() in IMAGE_SUFFIXES
+    return name.endswith(_SUFFIXES) or name.lower().endswith(_SUFFIXES)
 
 
 def _translate(parts: list[str]) -> str:

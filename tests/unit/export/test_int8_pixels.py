@@ -1,23 +1,38 @@
-"""How an INT8 graph begins: with the bytes of a picture as its first quantised tensor, four pixels at a time."""
+"""The bytes of a picture as the first quantised tensor of an INT8 graph."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from jobs.errors import ExportError
-from worker.export.blocks import take_blocks
+from tests.unit.export.graphs import (
+    ALIKE,
+    DEVIATION,
+    HEIGHT,
+    MEAN,
+    OUTPUTS,
+    TO_FLOAT,
+    TO_PLANES,
+    TWICE,
+    UNLIKE,
+    WIDTH,
+    Step,
+    by_channel,
+    float_model,
+    kinds,
+    names_in,
+    pictures,
+    run,
+)
 from worker.export.classifier import as_classifier
-from worker.export.frame import FRAMED, add_frame
+from worker.export.frame import FRAMED
 from worker.export.onnx import to_onnx
 from worker.export.pictures import read_pictures
 from worker.export.pixels import NORMALISED, PixelRange, even_out, take_pixels
@@ -25,72 +40,6 @@ from worker.export.prepare import prepare
 from worker.export.quantize import quantize
 from worker.models import loader
 from worker.models.card import ModelCard, Preprocessing
-
-HEIGHT, WIDTH, OUTPUTS = 10, 16, 5
-Step = tuple[str, Any]
-#: torchvision's usual mean and deviation, in bytes.
-MEAN, DEVIATION = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
-
-
-def pictures(count: int = 3) -> NDArray[np.uint8]:
-    return np.random.default_rng(3).integers(0, 256, (count, HEIGHT, WIDTH, 3), np.uint8)
-
-
-def by_channel(values: Any) -> NDArray[np.float32]:
-    return np.asarray(values, np.float32).reshape(1, 3, 1, 1)
-
-
-def float_model(steps: Sequence[Step], *, bias: bool = True, pads: int = 1, kind: int = TensorProto.UINT8) -> Any:
-    """Bytes, a transposition, steps of arithmetic, a convolution of 3 x 3."""
-    chance = np.random.default_rng(0)
-    weights = chance.normal(size=(OUTPUTS, 3, 3, 3)).astype(np.float32)
-    tensors = {"w": weights, "b": chance.normal(size=OUTPUTS).astype(np.float32)}
-    nodes, value = [], "images"
-    for place, (op, given) in enumerate(steps):
-        inputs, settings = [value], {}
-        if op in ("Transpose", "Cast"):
-            settings = {"perm": given} if op == "Transpose" else {"to": given}
-        else:
-            tensors[f"c{place}"] = np.asarray(given, np.float32)
-            inputs.append(f"c{place}")
-        value = f"v{place}"
-        nodes.append(helper.make_node(op, inputs, [value], f"n{place}", **settings))
-    inputs = [value, "w", "b"] if bias else [value, "w"]
-    nodes.append(helper.make_node("Conv", inputs, ["scores"], "first", pads=[pads] * 4))
-    constants = [numpy_helper.from_array(t, n) for n, t in tensors.items() if bias or n != "b"]
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("images", kind, ["n", HEIGHT, WIDTH, 3])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", OUTPUTS, "h", "w"])],
-        constants,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-TO_PLANES: Step = ("Transpose", [0, 3, 1, 2])
-TO_FLOAT: Step = ("Cast", TensorProto.FLOAT)
-ALIKE: list[Step] = [TO_PLANES, TO_FLOAT, ("Sub", by_channel([127] * 3)), ("Mul", by_channel([1 / 128] * 3))]
-UNLIKE: list[Step] = [TO_FLOAT, TO_PLANES, ("Sub", by_channel(MEAN)), ("Div", by_channel(DEVIATION))]
-TWICE: list[Step] = [
-    *(TO_PLANES, TO_FLOAT, ("Div", 255), ("Add", by_channel(-MEAN / 255)), ("Mul", by_channel(255 / DEVIATION)))
-]
-
-
-def run(model: onnx.ModelProto, images: NDArray[Any]) -> NDArray[Any]:
-    onnx.checker.check_model(model)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"images": images})[0])
-
-
-def kinds(model: onnx.ModelProto) -> list[str]:
-    return [node.op_type for node in model.graph.node]
-
-
-def names_in(model: onnx.ModelProto) -> set[str]:
-    return {name for node in model.graph.node for name in (*node.input, *node.output)}
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -223,164 +172,10 @@ def test_a_picture_that_is_used_twice_is_left_alone() -> None:
     assert even_out(model) is None
 
 
-def int8_model(
-    *,
-    size: tuple[int, int] = (3, 3),
-    strides: tuple[int, int] = (2, 2),
-    pads: Sequence[int] = (0, 0, 1, 1),
-    **given: Any,
-) -> onnx.ModelProto:
-    """What :func:`take_pixels` leaves: bytes, transposed and dequantised, a convolution, its result quantised."""
-    chance = np.random.default_rng(1)
-    tensors: dict[str, Any] = {
-        "scale": np.float32(1 / 128),
-        "zero": np.uint8(127),
-        "w": chance.integers(-127, 128, (OUTPUTS, 3, *size)).astype(np.int8),
-        "ws": chance.uniform(0.001, 0.01, OUTPUTS).astype(np.float32),
-        "wz": np.zeros(OUTPUTS, np.int8),
-        "b": chance.integers(-2000, 2000, OUTPUTS).astype(np.int32),
-        "bz": np.zeros(OUTPUTS, np.int32),
-        "out_scale": np.float32(0.05),
-        "out_zero": np.uint8(100),
-    }
-    tensors["bs"] = tensors["ws"] * tensors["scale"]
-    middle, turned = given.pop("middle", None), given.pop("turned", [0, 3, 1, 2])
-    tensors |= given.pop("tensors", {})
-    settings = {"kernel_shape": size, "strides": strides, "pads": pads, **given}
-    nodes = [
-        helper.make_node("Transpose", ["images"], ["planes"], perm=turned),
-        helper.make_node("DequantizeLinear", ["planes", "scale", "zero"], ["x"]),
-        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["kernel"], axis=0),
-        helper.make_node("DequantizeLinear", ["b", "bs", "bz"], ["bias"], axis=0),
-        helper.make_node("Conv", ["x", "kernel", "bias"], ["c"], **settings),
-        *([helper.make_node(middle, ["c"], ["m"])] if middle else []),
-        helper.make_node("QuantizeLinear", ["m" if middle else "c", "out_scale", "out_zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "out_scale", "out_zero"], ["scores"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", HEIGHT, WIDTH, 3])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", OUTPUTS, "h", "w"])],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-@pytest.mark.parametrize(
-    ("size", "strides", "pads"),
-    [
-        ((3, 3), (2, 2), (0, 0, 1, 1)),
-        ((3, 3), (2, 2), (1, 1, 1, 1)),
-        ((3, 3), (1, 2), (1, 1, 0, 0)),
-        ((7, 7), (2, 2), (3, 3, 3, 3)),
-        ((5, 6), (2, 2), (2, 2, 2, 2)),
-        ((2, 2), (2, 2), (0, 0, 0, 0)),
-        ((4, 4), (4, 4), (0, 0, 0, 0)),
-        ((7, 7), (4, 4), (3, 3, 3, 3)),
-        ((3, 11), (3, 4), (0, 7, 0, 0)),
-    ],
-)
-@pytest.mark.parametrize("middle", [None, "Relu"])
-def test_blocks_of_pixels_give_the_very_same_scores(
-    size: tuple[int, int], strides: tuple[int, int], pads: tuple[int, ...], middle: str | None
-) -> None:
-    model = int8_model(size=size, strides=strides, pads=pads, middle=middle)
-    wanted = run(model, pictures())
-    assert take_blocks(model, WIDTH)
-    assert np.array_equal(run(model, pictures()), wanted)
-    assert len(np.unique(wanted)) > 20
-
-
-def framed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same, a frame of three colours in place of what the layer pads with."""
-    layer = next(node for node in model.graph.node if node.op_type == "Conv")
-    transpose = next(node for node in model.graph.node if node.op_type == "Transpose")
-    for node in reversed(add_frame(model, layer, np.array([200, 3, 90], np.uint8))):
-        model.graph.node.insert(0, node)
-    transpose.input[0] = FRAMED
-    return model
-
-
-@pytest.mark.parametrize(
-    ("size", "strides", "pads"),
-    [
-        ((3, 3), (2, 2), (0, 0, 1, 1)),
-        ((3, 3), (2, 2), (1, 1, 1, 1)),
-        ((3, 3), (1, 2), (0, 1, 0, 1)),
-        ((7, 7), (2, 2), (3, 3, 3, 3)),
-        ((5, 6), (2, 2), (2, 2, 2, 2)),
-        ((3, 9), (2, 2), (1, 3, 1, 5)),
-        ((3, 3), (2, 2), (1, 5, 1, 5)),
-    ],
-)
-def test_blocks_of_a_framed_picture_give_the_very_same_scores(
-    size: tuple[int, int], strides: tuple[int, int], pads: tuple[int, ...]
-) -> None:
-    settings: dict[str, Any] = {"size": size, "strides": strides, "pads": pads}
-    model = framed(int8_model(**settings))
-    wanted = run(model, pictures())
-    assert not np.array_equal(wanted, run(int8_model(**settings), pictures()))
-    assert take_blocks(model, WIDTH)
-    assert np.array_equal(run(model, pictures()), wanted)
-    assert len(np.unique(wanted)) > 20
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        framed(int8_model(size=(3, 4), pads=(1, 2, 1, 0))),
-        framed(int8_model(size=(7, 7), strides=(4, 4), pads=(3, 3, 3, 3))),
-        int8_model(strides=(1, 1)),
-        int8_model(pads=(0, 0, 0, 0)),
-        int8_model(dilations=(2, 2), pads=(0, 0, 4, 4)),
-        int8_model(pads=(0, 0, 0, 0), auto_pad="SAME_UPPER"),
-        int8_model(middle="Sigmoid"),
-        int8_model(turned=[0, 3, 2, 1]),
-        int8_model(tensors={"wz": np.ones(OUTPUTS, np.int8)}),
-        int8_model(tensors={"ws": np.float32(0.01), "wz": np.int8(0)}),
-        float_model(ALIKE),
-    ],
-    ids=[
-        "a frame that cannot be widened",
-        "a frame with a block too many",
-        "every pixel",
-        "an odd number",
-        "dilated",
-        "pads by themselves",
-        "another function",
-        "turned",
-        "a zero point",
-        "one step",
-        "floats",
-    ],
-)
-def test_layers_whose_results_do_not_fit_blocks_are_left_alone(model: onnx.ModelProto) -> None:
-    before = model.SerializeToString()
-    assert not take_blocks(model, WIDTH)
-    assert model.SerializeToString() == before
-
-
-def test_a_result_that_others_need_too_is_left_alone() -> None:
-    model = int8_model()
-    model.graph.output.append(helper.make_tensor_value_info("c", TensorProto.FLOAT, ["n", OUTPUTS, "h", "w"]))
-    assert not take_blocks(model, WIDTH)
-    bare = int8_model()
-    del bare.graph.node[-2:]
-    bare.graph.output[0].name = "c"
-    assert not take_blocks(bare, WIDTH)
-
-
 def test_names_that_are_taken_are_left_alone() -> None:
-    blocks, pixels = int8_model(), float_model(ALIKE)
-    blocks.graph.node[-1].name = "labelmill_blocks_of_mine"
-    pixels.graph.node[-1].name = "labelmill_pixels_of_mine"
-    assert not take_blocks(blocks, WIDTH)
-    assert even_out(pixels) is None
-
-
-def test_a_width_that_blocks_do_not_divide_is_left_alone() -> None:
-    assert not take_blocks(int8_model(), WIDTH + 2)
+    model = float_model(ALIKE)
+    model.graph.node[-1].name = "labelmill_pixels_of_mine"
+    assert even_out(model) is None
 
 
 @pytest.fixture(scope="module")
