@@ -2,7 +2,7 @@
 -- KEYS[1] is the prefix of all keys. Every script is atomic; times are Redis's own, in milliseconds, so that
 -- clocks of workers and producers do not matter.
 --
---   <P>jobs                    zset    job -> created
+--   <P>jobs                    zset    job -> when it was made, or a millisecond after the one before it
 --   <P>ended                   zset    ended job -> when it is forgotten
 --   <P>deadlines               zset    job -> when its queued items expire
 --   <P>cancelling              set     jobs whose queued chunks are being closed

@@ -7,7 +7,9 @@ redis.call('HSET', job_key(job), 'state', 'in_progress', 'sealed', '0', 'created
   'claims', 0, 'recovered', 0, 'late_finishes', 0, 'retries', 0, unpack(ARGV, 3))
 local deadline = now + tonumber(ARGV[2])
 redis.call('HSET', job_key(job), 'deadline_ms', deadline)
-redis.call('ZADD', P .. 'jobs', now, job)
+-- Jobs are listed in the order in which they were made, also those of one millisecond, or after a clock set back.
+local newest = redis.call('ZREVRANGE', P .. 'jobs', 0, 0, 'WITHSCORES')[2]
+redis.call('ZADD', P .. 'jobs', math.max(now, (tonumber(newest) or 0) + 1), job)
 redis.call('ZADD', P .. 'deadlines', deadline, job)
 redis.call('SADD', P .. 'lanes', get(job, 'lane'))
 publish(job, 'in_progress')

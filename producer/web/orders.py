@@ -95,7 +95,7 @@ def from_form(spool: Spool, query: Mapping[str, str], *, max_bytes: int) -> Orde
             sources.append(_Files(spool, [part]))
     fields = {name: values[-1] for name, values in spool.fields.items()}
     content = [f"{part.field} {part.name} {part.sha256}" for part in spool.parts]
-    return order(_one(sources), {**query, **fields}, content)
+    return order(_one(sources), _merged(query, fields), content)
 
 
 def from_whole(spool: Spool, part: Part, query: Mapping[str, str], *, max_bytes: int) -> Order:
@@ -120,7 +120,7 @@ def from_json(body: Any, query: Mapping[str, str]) -> Order:
     checked = [_item(item, number) for number, item in enumerate(items, start=1)]
     options = {name: value for name, value in body.items() if name != "items"}
     content = [hashlib.sha256(orjson.dumps(items, option=orjson.OPT_SORT_KEYS)).hexdigest()]
-    return order(_Urls(checked), {**query, **options}, content)
+    return order(_Urls(checked), _merged(query, options), content)
 
 
 def check(source: Source) -> None:
@@ -215,6 +215,12 @@ def _is_archive(part: Part) -> bool:
 
 def _archive(spool: Spool, part: Part, name: str, prefix: str, max_bytes: int) -> Source:
     return Archive(name, prefix=prefix, max_bytes=max_bytes, open_=lambda: cast("IO[bytes]", spool.open(part)))
+
+
+def _merged(query: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    for name in query.keys() & body.keys():
+        raise Problem(422, "bad_option", f"{name} is in the query and in the body")
+    return {**query, **body}
 
 
 def _one(sources: list[Source]) -> Source:

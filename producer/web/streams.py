@@ -60,7 +60,9 @@ def blueprint(service: Service, slots: Slots) -> Blueprint:
     @views.get("/v1/jobs/<job_id>/events")
     def events(job_id: str) -> Response:
         job = find(service, job_id)
-        after = _cursor(request.headers.get("Last-Event-ID", request.args.get("after")))
+        after, last = _cursor(request.args.get("after")), request.headers.get("Last-Event-ID")
+        if last is not None:
+            after = _cursor(last)  # of a browser that comes back: its URL is the one it first came with
         with_results = flag("results")
         choice = _Choice(after, lambda result: with_results, follow=True)
         stream = _events(job, choice, _hang_up_of(service))

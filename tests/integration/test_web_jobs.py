@@ -156,6 +156,7 @@ def test_urls_come_as_json_or_as_json_lines_with_fields_of_their_own(web: Gatewa
         ({"json": {"items": URLS, "model": "nobody"}}, 404, "model_not_served"),
         ({"json": {"items": URLS, "metadata": {"a": 1}}}, 422, "bad_option"),
         ({"json": {"items": URLS, "secret": 1}}, 422, "bad_option"),
+        ({"json": {"items": URLS, "top_k": 2}, "params": {"top_k": "1"}}, 422, "bad_option"),
         ({"data": b"{", "headers": {"Content-Type": "application/json"}}, 400, "bad_json"),
         ({"data": b'{"path": "/etc/passwd"}', "headers": {"Content-Type": "application/x-ndjson"}}, 422, "bad_item"),
         ({"data": b"no form", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, "bad_request"),
@@ -266,6 +267,8 @@ def test_events_tell_of_progress_and_of_the_end(paused: tuple[GatewayProcess, Wo
     again = events(web.get(f"/v1/jobs/{job}/events?results=true", headers={"Last-Event-ID": cursor}, stream=True))
     left = 20 - len(next(data for name, _, data in rest if name == "results"))
     assert sum(len(data) for name, _, data in again if name == "results") == left
+    wrong = web.get(f"/v1/jobs/{job}/events?after=here", headers={"Last-Event-ID": cursor})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "bad_cursor")
 
 
 def test_a_job_is_cancelled_and_its_images_are_among_the_errors(paused: tuple[GatewayProcess, WorkerProcess]) -> None:

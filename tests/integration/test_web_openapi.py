@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -51,13 +52,15 @@ def test_the_parameters_that_are_known_are_those_described() -> None:
 
 def test_schemathesis_finds_the_description_true(tmp_path: Path) -> None:
     with gateway() as web:
+        folder = ROOT / "tests" / "support"
         command = [str(Path(sys.executable).with_name("schemathesis"))]
-        command += ["--config-file", str(ROOT / "tests" / "support" / "schemathesis.toml")]
+        command += ["--config-file", str(folder / "schemathesis.toml")]
         command += ["run", f"{web.url}/openapi.json", "--seed", "1", "--no-shrink", "--max-time", "25"]
         # stateful: what one call answers, the next one uses, so that jobs and tasks that are there are asked for too
         command += ["--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "10"]
         command += ["--request-timeout", "60", "--continue-on-failure"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+        env = os.environ | {"SCHEMATHESIS_HOOKS": str(folder / "schemathesis_hooks.py")}
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
     if done.returncode:
         pytest.fail(done.stdout[-6000:] + done.stderr[-2000:])
     assert re.search(r"(\d+) generated, \1 passed", done.stdout), done.stdout[-2000:]

@@ -178,6 +178,11 @@ def test_what_waits_past_its_deadline_expires(books: Books) -> None:
     assert books.recorded() == {"a": ["succeeded"], "b": ["expired"]}
 
 
+def test_jobs_are_listed_in_the_order_in_which_they_were_made_also_within_a_millisecond(books: Books) -> None:
+    made = [books.job(job=f"job-{number}") for number in range(99, 9, -1)]
+    assert books.ledger.jobs() == made
+
+
 def test_an_ended_job_is_forgotten_after_its_retention(books: Books) -> None:
     books.job(["a"], job="old")
     books.job(["b"], job="young", seal=False)
