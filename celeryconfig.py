@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from jobs import answers, transport
 from jobs.lanes import TURN_S
 from jobs.settings import Settings
-from jobs.transport import install
 
 _settings = Settings.from_env()
 
@@ -13,6 +13,7 @@ broker_url = _settings.broker_url
 result_backend = _settings.result_backend_url
 # Results of single calls are read at once or never.
 result_expires = 3600
+answers.install()
 
 # Only JSON, both ways: a pickled message could run code in a worker.
 task_serializer = "json"
@@ -60,7 +61,7 @@ worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 
 if broker_url.startswith(("redis", "sentinel")):
-    install()
+    transport.install()
     broker_transport_options = {
         # Which queue is asked first: interactive, with a share kept for bulk.
         "queue_order_strategy": "jobs.lanes:LaneCycle",

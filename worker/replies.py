@@ -13,20 +13,12 @@ import orjson
 from celery import Celery, signals, states
 from celery.app.task import Context
 from celery.app.trace import trace_task_ret
-from celery.backends.redis import RedisBackend
 
+from jobs.answers import Backend
 from worker.letters import TASK, Letter
 
 __all__ = ["Replies"]
 
-#: KEYS: the results; ARGV: seconds to keep them (0: for ever), and then the results.
-STORE = """
-for i, key in ipairs(KEYS) do
-  local value = ARGV[i + 1]
-  if tonumber(ARGV[1]) > 0 then redis.call('SETEX', key, ARGV[1], value) else redis.call('SET', key, value) end
-  redis.call('PUBLISH', key, value)
-end
-"""
 #: Who listens to one of these sees every task one by one.
 LISTENED = (signals.task_prerun, signals.task_postrun, signals.task_success)
 
@@ -44,8 +36,7 @@ class Replies:
         backend = self.app.backend
         values = [_encoded(backend, *pair) for pair in zip(letters, answers, strict=True)]
         keys = [backend.get_key_for_task(letter.id) for letter in letters]
-        script = backend.client.register_script(STORE)
-        script(keys, [int(backend.expires or 0), *values])
+        backend.write_all(keys, values)
 
     def trace(self, letter: Letter) -> None:
         """Let Celery run a call as if it had come by itself."""
@@ -56,7 +47,7 @@ class Replies:
     def are_watched(self) -> bool:
         """Whether every call must go through Celery's trace."""
         backend = self.app.backend
-        is_ours = isinstance(backend, RedisBackend) and backend.serializer == "json" and not backend.compression
+        is_ours = isinstance(backend, Backend) and backend.serializer == "json" and not backend.compression
         watched = any(signal.receivers for signal in LISTENED) or self.app.tasks[TASK].track_started
         return bool(watched or not is_ours)
 

@@ -9,7 +9,7 @@ from kombu import Connection, Queue
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 from kombu.transport.redis import Transport as KombusOwn
 
-from jobs.transport import Transport, install
+from jobs.transport import QoS, Transport, install
 from producer.client import Labelmill
 from tests.support.servers import RedisServer
 from worker.postbox import RedisBox, open_box
@@ -62,6 +62,34 @@ def test_messages_of_several_threads_all_arrive(redis: RedisServer) -> None:
         for thread in threads:
             thread.join()
     assert client.ledger.redis.llen("threads") == 400
+
+
+def test_a_delivery_is_noted_by_one_script_and_comes_back_where_it_is_not_acknowledged(redis: RedisServer) -> None:
+    client = Labelmill(redis.broker_url)
+    with connection_of(client) as connection, connection.SimpleQueue("one") as queue:
+        for number in range(2):
+            queue.put({"n": number})
+        redis.client.config_resetstat()  # of what declaring a queue takes
+        first, second = queue.get(timeout=10), queue.get(timeout=10)
+        assert isinstance(first.channel.qos, QoS)
+        assert redis.client.zcard("unacked_index") == redis.client.hlen("unacked") == 2
+        assert "cmdstat_multi" not in redis.client.info("commandstats")
+        first.ack()
+        assert redis.client.hkeys("unacked") == [second.delivery_tag.encode()]
+        first.channel.qos.restore_by_tag(second.delivery_tag)
+        again = queue.get(timeout=10)
+        assert (again.payload, again.headers["redelivered"]) == ({"n": 1}, True)
+        again.ack()
+    assert redis.client.keys("unacked*") == []
+
+
+def test_behind_a_prefix_of_keys_deliveries_are_noted_as_kombu_does(redis: RedisServer) -> None:
+    options = {"global_keyprefix": "mine:"}
+    with Connection(redis.broker_url, transport_options=options) as connection, connection.SimpleQueue("one") as queue:
+        queue.put({"n": 1})
+        message = queue.get(timeout=10)
+        assert redis.client.hkeys("mine:unacked") == [message.delivery_tag.encode()]
+        message.ack()
 
 
 def test_calls_are_taken_from_it_by_one_script(redis: RedisServer) -> None:

@@ -1,0 +1,51 @@
+"""Celery's result backend for Redis, with one round trip for an answer.
+
+Celery reads what is stored before it stores, so that a late failure of a task that came twice does not replace its
+success, and stores in a transaction of four commands. A success may replace anything, and a script is one command.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import states
+from celery.app.backends import BACKEND_ALIASES
+from celery.backends.redis import RedisBackend
+
+__all__ = ["Backend", "install"]
+
+#: KEYS: the results; ARGV: seconds to keep them (0: for ever), and then the results.
+STORE = """
+for i, key in ipairs(KEYS) do
+  local value = ARGV[i + 1]
+  if tonumber(ARGV[1]) > 0 then redis.call('SETEX', key, ARGV[1], value) else redis.call('SET', key, value) end
+  redis.call('PUBLISH', key, value)
+end
+"""
+
+
+class Backend(RedisBackend):  # type: ignore[misc]
+    """As Celery's."""
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **options: Any
+    ) -> Any:
+        if state != states.SUCCESS:
+            return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        self._set_with_state(self.get_key_for_task(task_id), self.encode({**meta, "task_id": task_id}), state)
+        return result
+
+    def _set(self, key: str | bytes, value: str | bytes, expires: float | None = None) -> None:
+        self.write_all([key], [value], expires)
+
+    def write_all(self, keys: list[str | bytes], values: list[str | bytes], expires: float | None = None) -> None:
+        """Store these at once, and tell who waits for them. Raises what Redis raises, with nothing stored."""
+        kept_s = int((self.expires if expires is None else expires) or 0)
+        self.client.register_script(STORE)(keys, [kept_s, *values])
+
+
+def install() -> None:
+    """Let ``redis://`` and ``rediss://`` mean this backend in this process from now on."""
+    for scheme in ("redis", "rediss"):
+        BACKEND_ALIASES[scheme] = f"{__name__}:{Backend.__name__}"
