@@ -10,9 +10,9 @@ from typing import Any
 
 from celery import states
 from celery.app.backends import BACKEND_ALIASES
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 
-__all__ = ["Backend", "install"]
+__all__ = ["Backend", "BehindSentinels", "install"]
 
 #: KEYS: the results; ARGV: seconds to keep them (0: for ever), and then the results.
 STORE = """
@@ -45,7 +45,11 @@ class Backend(RedisBackend):  # type: ignore[misc]
         self.client.register_script(STORE)(keys, [kept_s, *values])
 
 
+class BehindSentinels(Backend, SentinelBackend):  # type: ignore[misc]
+    """The same where Sentinels say which Redis it is."""
+
+
 def install() -> None:
-    """Let ``redis://`` and ``rediss://`` mean this backend in this process from now on."""
-    for scheme in ("redis", "rediss"):
-        BACKEND_ALIASES[scheme] = f"{__name__}:{Backend.__name__}"
+    """Let ``redis://``, ``rediss://`` and ``sentinel://`` mean these backends in this process from now on."""
+    for scheme, backend in (("redis", Backend), ("rediss", Backend), ("sentinel", BehindSentinels)):
+        BACKEND_ALIASES[scheme] = f"{__name__}:{backend.__name__}"
