@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from jobs.answers import BehindSentinels
 from jobs.settings import Settings
 from producer.client import Labelmill
 from producer.sources import Files
@@ -79,3 +80,12 @@ def test_no_image_is_lost_when_redis_fails_over_in_the_middle_of_a_job(group: Se
         assert group.master() == group.ports[1]
         found = [result.custom_id for result in job.results()]
     assert status.request_counts["succeeded"] == len(found) == len(set(found)) == 500
+
+
+def test_single_calls_are_answered_through_sentinels(group: SentinelGroup, many: Path) -> None:
+    env = {"LABELMILL_SENTINEL_MASTER": group.settings.sentinel_master}
+    app = Labelmill(settings=group.settings).celery
+    assert type(app.backend) is BehindSentinels
+    calls = [app.send_task("labelmill.classify", (f"{n}.png",), {"model": "noop"}) for n in range(20)]
+    with worker_process(group, file_roots=[many], env=env, concurrency=1, wait=False):
+        assert {call.get(timeout=60)["status"] for call in calls} == {"succeeded"}
