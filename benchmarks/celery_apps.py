@@ -18,8 +18,8 @@ from benchmarks.stack import running, running_redis, until
 
 __all__ = ["Calls", "celery_workers"]
 
-#: Messages published in one go.
-MANY = 500
+#: Messages published in one go; workers wait for the first of them.
+MANY = 100
 #: Results asked for in one go, the oldest ones: asking for those that are far from done costs the workers' cores.
 ASKED = 64
 #: Seconds between two looks at results that are not there yet.

@@ -2,6 +2,7 @@
 
 python -m benchmarks.stages photo
 python -m benchmarks.stages tiny --rounds 7
+python -m benchmarks.stages photo --calls
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks.bare import TOP_K, BareLoop
+from benchmarks.celery_apps import Calls
 from benchmarks.stack import labelmill
 from benchmarks.throughput import PHOTO_MODEL, TINY_MODEL, bulk, images
 from jobs.items import Item
+from producer.client import Labelmill
 from worker.decode import DecodeLimits, decode_into
 from worker.engine import Engine
 from worker.fetch import Fetcher
@@ -26,6 +29,8 @@ from worker.models import loader
 
 #: What is measured: its model, and how many images.
 WORK = {"photo": (PHOTO_MODEL, 400), "tiny": (TINY_MODEL, 20_000)}
+#: Images of a run of calls at the most.
+CALLS = 2000
 #: Images that the stages are timed on.
 SAMPLE = 400
 
@@ -36,17 +41,20 @@ def main() -> None:
     """Measure, and print microseconds of processor time for each image."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__)
     parser.add_argument("work", choices=sorted(WORK))
+    parser.add_argument("--calls", action="store_true", help="one call an image, instead of a bulk job")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    model, count = WORK[args.work]
-    folder, paths = images(args.work, count)
+    model, many = WORK[args.work]
+    folder, paths = images(args.work, many)
+    count = min(many, CALLS) if args.calls else many
+    paths = paths[:count]
     with BareLoop(model) as bare:
-        bare.tune(paths[: count // 5])
+        bare.tune(paths[: max(count // 5, 80)])
         stages(model, paths[:SAMPLE], bare.batch_size)
         loop = {"the bare loop": [psutil.Process(pid) for pid in bare.pids]}
         with labelmill(model) as client:
             ours = _ours(loop["the bare loop"])
-            run = bulk(client, folder, model, count)
+            run = _calls(client, model, paths) if args.calls else bulk(client, folder, model, count)
             run()
             ratios, spent = [], []
             for _ in range(args.rounds):
@@ -57,7 +65,7 @@ def main() -> None:
     for name in spent[0]:
         each = statistics.median(figures[name] for figures in spent) / count
         print(f"{name:28}{each * 1e6:10.1f} us of processor time an image")
-    print(f"{'bulk / bare loop':28}{statistics.median(ratios):10.3f}")
+    print(f"{'calls / bare loop' if args.calls else 'bulk / bare loop':28}{statistics.median(ratios):10.3f}")
 
 
 def stages(model: str, paths: Sequence[Path], batch_size: int) -> None:
@@ -74,6 +82,13 @@ def stages(model: str, paths: Sequence[Path], batch_size: int) -> None:
     found = {"read": spent.fetch_s, "decode": spent.decode_s, "predict": spent.predict_s, "rank, and the rest": rest}
     for name, seconds in found.items():
         print(f"{'  ' + name:28}{seconds / len(items) * 1e6:10.1f} us alone in one process, batches of {batch_size}")
+
+
+def _calls(client: Labelmill, model: str, paths: Sequence[Path]) -> Callable[[], float]:
+    """A run of one call an image; gives images/s."""
+    single = Calls(client.celery, "labelmill.classify", client.settings.broker_url, model=model)
+    names = [str(path) for path in paths]
+    return lambda: len(names) / single.run(names)
 
 
 def _ours(others: Sequence[psutil.Process]) -> Processes:
