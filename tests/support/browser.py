@@ -99,7 +99,10 @@ class Page:
 
         def look() -> list[Path]:
             files = list(self.downloads.iterdir())
-            under_way = any(path.suffix == ".crdownload" or not path.stat().st_size for path in files)
+            try:
+                under_way = any(path.suffix == ".crdownload" or not path.stat().st_size for path in files)
+            except FileNotFoundError:  # Chromium has given it its name just now
+                under_way = True
             return [] if under_way else [path for path in files if path.suffix == suffix]
 
         (found,) = eventually(look, what=f"a download of {suffix}")
