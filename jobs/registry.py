@@ -26,13 +26,18 @@ MODEL_TTL_S = 60 * 86_400
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model as producers see it. ``images_per_s`` is of one process, measured at its warm-up; 0 where unknown."""
+    """A model as producers see it.
+
+    ``images_per_s`` is of one process, measured at its warm-up; 0 where unknown. ``processes`` are those of the worker
+    that serves it.
+    """
 
     name: str
     digest: str
     version: str = "1"
     labels: tuple[str, ...] = ()
     images_per_s: float = 0.0
+    processes: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,14 +134,16 @@ class Registry:
 
 
 def _worker(node: str, raw: Mapping[bytes, bytes]) -> WorkerInfo:
+    processes = int(raw[b"processes"])
     return WorkerInfo(
         node=node,
         state=raw[b"state"].decode(),
         host=raw[b"host"].decode(),
         pid=int(raw[b"pid"]),
-        processes=int(raw[b"processes"]),
+        processes=processes,
         models=tuple(
-            ModelInfo(m["name"], m["digest"], images_per_s=m["images_per_s"]) for m in orjson.loads(raw[b"models"])
+            ModelInfo(m["name"], m["digest"], images_per_s=m["images_per_s"], processes=processes)
+            for m in orjson.loads(raw[b"models"])
         ),
         started_ms=int(raw[b"started_ms"]),
         rss_bytes=int(raw[b"rss_bytes"]),

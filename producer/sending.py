@@ -1,24 +1,22 @@
-"""Sending: images become items, items become chunks, and each chunk goes into the ledger before its ticket."""
+"""Sending: each chunk of a source goes into the ledger, and then its ticket to the broker."""
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain, islice
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from jobs.backlog import measured_rate
 from jobs.errors import JobError, LabelmillError
-from jobs.items import Item, check_items, encode_chunk
+from jobs.items import check_items, encode_chunk
 from jobs.ledger import JobStatus, MissingBlobError, Queued, TakenError
+from producer.cutting import Chunk, Measure, cut
 from producer.ids import check_ids, missing, sent_ids
 from producer.lock import SendLock
-from producer.sources import Picture, Source, Upload
+from producer.sources import Picture, Source
 
 if TYPE_CHECKING:
     from producer.client import Labelmill
@@ -27,14 +25,10 @@ __all__ = ["Sender", "StoppedError"]
 
 #: Work of one chunk, in seconds: an interactive request waits for one chunk at most.
 CHUNK_S = 0.1
-#: Seconds between two looks at how fast the workers are.
-RESIZE_S = 2.0
-#: Items of a chunk at the least and the most, and where no worker has said how fast it is.
-SMALLEST_CHUNK, LARGEST_CHUNK, UNKNOWN_CHUNK = 4, 512, 32
+#: Items of a chunk at the most, and where no worker has said how fast it is.
+LARGEST_CHUNK, UNKNOWN_CHUNK = 512, 32
 #: Chunks of a job up to which each is rung for. Whoever takes a ticket leaves others where more wait.
 RUNG = 2
-#: Bytes of uploaded images in one chunk; one image may be larger.
-CHUNK_BYTES = 4 << 20
 #: Seconds between two looks at what a producer waits for.
 POLL_S = 0.2
 #: Of Redis's own maxmemory, where it has one: producers wait past this share of it.
@@ -47,24 +41,6 @@ REMEMBERED = 100_000
 
 class StoppedError(LabelmillError):
     """Sending was stopped; the same job goes on where it was left."""
-
-
-@dataclass
-class _Chunk:
-    """Items that go together, and the bytes that they need."""
-
-    items: list[Item] = field(default_factory=list)
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    size: int = 0
-
-    def add(self, picture: Picture) -> None:
-        if isinstance(picture, Upload):
-            digest = hashlib.sha256(picture.data).hexdigest()
-            if digest not in self.blobs:
-                self.blobs[digest] = picture.data
-                self.size += len(picture.data)
-            picture = Item(picture.custom_id, f"blob:{digest}", picture.fields)
-        self.items.append(picture)
 
 
 class Sender:
@@ -162,41 +138,28 @@ class Sender:
         pictures: Iterable[Picture] = source
         if number:
             pictures = missing(source, sent_ids(self._ledger, self.job_id))
-        for chunk in self._chunks(pictures, status):
+        for chunk in cut(pictures, lambda: self._measure(status)):
             queued = self._write(number, chunk, source.base, status.lane, writer)
             self.sent += len(chunk.items)
             number += 1
             self._make_room(number, queued)
         self._client.patience(lambda: self._ledger.seal(self.job_id, writer=writer, chunks=number))
 
-    def _chunks(self, pictures: Iterable[Picture], status: JobStatus) -> Iterator[_Chunk]:
-        size, until = self._chunk_size or 0, 0.0
-        pictures = iter(pictures)
-        for first in pictures:
-            if not self._chunk_size and time.monotonic() >= until:
-                size, until = self._best_size(status), time.monotonic() + RESIZE_S
-            chunk = _Chunk()
-            for picture in chain([first], islice(pictures, size - 1)):
-                if type(picture) is Item:  # nearly all of millions are: a call for each would be felt
-                    chunk.items.append(picture)
-                    continue
-                chunk.add(picture)
-                if chunk.size >= CHUNK_BYTES:
-                    break
-            yield chunk
-
-    def _best_size(self, status: JobStatus) -> int:
+    def _measure(self, status: JobStatus) -> Measure:
         """What a process does in :data:`CHUNK_S`, as measured under load, else as workers found at their start."""
+        if self._chunk_size:
+            return Measure(self._chunk_size)
         serving = self._client.patience(lambda: self._client.registry.serving(status.model, status.digest))
-        rates = [model.images_per_s for model in serving if model.images_per_s]
+        processes = sum(served.processes for served in serving)
+        rates = [served.images_per_s for served in serving if served.images_per_s]
         if not rates:
-            return UNKNOWN_CHUNK
+            return Measure(UNKNOWN_CHUNK, processes)
         prefix = self._client.settings.key_prefix
         rate = self._client.patience(lambda: measured_rate(self._ledger.redis, status.model, prefix=prefix))
         rate = rate or sum(rates) / len(rates)
-        return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, round(CHUNK_S * rate)))
+        return Measure(max(1, min(LARGEST_CHUNK, round(CHUNK_S * rate))), processes)
 
-    def _write(self, number: int, chunk: _Chunk, base: str, lane: str, writer: str) -> int:
+    def _write(self, number: int, chunk: Chunk, base: str, lane: str, writer: str) -> int:
         """Into the ledger, then the ticket where one is lacking; returns how many items of the job are queued."""
         check_items(chunk.items)
         payload = encode_chunk(chunk.items, base=base, sent_ms=int(time.time() * 1000))

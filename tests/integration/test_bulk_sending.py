@@ -15,7 +15,7 @@ from jobs.ledger import JobRequest
 from jobs.reconciler import Reconciler
 from jobs.registry import ModelInfo, WorkerInfo
 from jobs.tickets import ENOUGH
-from producer import lock, sending
+from producer import cutting, lock
 from producer.client import Labelmill
 from producer.ids import sent_ids
 from producer.job import Job
@@ -168,7 +168,7 @@ def test_bytes_that_were_done_with_in_the_meantime_are_sent_again(job: Job, clie
 def test_chunks_of_uploads_are_small_so_that_memory_is(
     job: Job, client: Labelmill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.sending.CHUNK_BYTES", 5000)
+    monkeypatch.setattr("producer.cutting.CHUNK_BYTES", 5000)
     job.send(Uploads(20, contents=20, size=2000), chunk_size=512)
     assert job.status().chunks == 7
 
@@ -297,13 +297,13 @@ def test_chunks_are_a_tenth_of_a_second_of_what_workers_really_do(
                 measured(1000)
             yield Item(f"{number}.jpg", f"/data/{number}.jpg")
 
-    monkeypatch.setattr(sending, "RESIZE_S", 0.0)
+    monkeypatch.setattr(cutting, "RESIZE_S", 0.0)
     model = ModelInfo("noop", "sha256:00", images_per_s=100.0)
     client.registry.announce(WorkerInfo("w", "READY", "here", 1, 1, (model,)))
     job = client.open("noop", job_id="sized", top_k=5)
     job.send(Pictures(numbered(), unique=True))
     payloads = client.ledger.redis.hgetall(client.ledger.key("sized", "payload"))
-    assert [payloads[str(n).encode()].count(b"\n") for n in range(len(payloads))] == [10] * 5 + [100]
+    assert [payloads[str(n).encode()].count(b"\n") for n in range(len(payloads))] == [10] * 5 + [50, 25, 13, 12]
 
 
 @pytest.mark.parametrize(
