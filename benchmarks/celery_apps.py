@@ -22,8 +22,9 @@ __all__ = ["Calls", "celery_workers"]
 MANY = 100
 #: Results asked for in one go, the oldest ones: asking for those that are far from done costs the workers' cores.
 ASKED = 64
-#: Seconds between two looks at results that are not there yet.
-POLL_S = 0.02
+#: Seconds between two looks at results that are not there yet: near the end, and while more are to come than are asked
+#: for in one go. Each look takes from the workers' cores, and nobody waits for what lies there meanwhile.
+POLL_S, LULL_S = 0.02, 0.1
 
 
 class Calls:
@@ -43,7 +44,7 @@ class Calls:
             there = self._results(waiting[:ASKED])
             missing = [task for task, value in zip(waiting[:ASKED], there, strict=True) if value is None]
             if missing:
-                time.sleep(POLL_S)
+                time.sleep(LULL_S if len(waiting) > ASKED else POLL_S)
             waiting = missing + waiting[ASKED:]
         return time.perf_counter() - began
 

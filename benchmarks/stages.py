@@ -3,6 +3,7 @@
 python -m benchmarks.stages photo
 python -m benchmarks.stages tiny --rounds 7
 python -m benchmarks.stages photo --calls
+python -m benchmarks.stages photo --small
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import psutil
 
 from benchmarks.bare import TOP_K, BareLoop
 from benchmarks.celery_apps import Calls
-from benchmarks.stack import labelmill
+from benchmarks.stack import labelmill, timed
 from benchmarks.throughput import PHOTO_MODEL, TINY_MODEL, bulk, images
 from jobs.items import Item
 from producer.client import Labelmill
@@ -33,6 +34,8 @@ WORK = {"photo": (PHOTO_MODEL, 400), "tiny": (TINY_MODEL, 20_000)}
 CALLS = 2000
 #: Images that the stages are timed on.
 SAMPLE = 400
+#: Images of small jobs, and how many of these are timed.
+SMALL, JOBS = (6, 20), 21
 
 Processes = Mapping[str, Sequence[psutil.Process]]
 
@@ -42,10 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__)
     parser.add_argument("work", choices=sorted(WORK))
     parser.add_argument("--calls", action="store_true", help="one call an image, instead of a bulk job")
+    parser.add_argument("--small", action="store_true", help="how long small jobs take, instead")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     model, many = WORK[args.work]
     folder, paths = images(args.work, many)
+    if args.small:
+        return small(model, folder, paths)
     count = min(many, CALLS) if args.calls else many
     paths = paths[:count]
     with BareLoop(model) as bare:
@@ -82,6 +88,21 @@ def stages(model: str, paths: Sequence[Path], batch_size: int) -> None:
     found = {"read": spent.fetch_s, "decode": spent.decode_s, "predict": spent.predict_s, "rank, and the rest": rest}
     for name, seconds in found.items():
         print(f"{'  ' + name:28}{seconds / len(items) * 1e6:10.1f} us alone in one process, batches of {batch_size}")
+
+
+def small(model: str, folder: Path, paths: Sequence[Path]) -> None:
+    """Print what small jobs take, from submit to the last result."""
+    with labelmill(model) as client:
+        bulk(client, folder, model, len(paths))()  # so that it is known how fast the workers are under load
+        for few in SMALL:
+            taken = [timed(lambda few=few: _job(client, model, paths[:few])) for _ in range(JOBS)]  # type: ignore[misc]
+            print(f"{f'a job of {few} images':28}{statistics.median(taken) * 1e3:10.1f} ms")
+
+
+def _job(client: Labelmill, model: str, paths: Sequence[Path]) -> None:
+    job = client.submit(list(paths), model=model, by="reference")
+    done = sum(result.status == "succeeded" for result in job.results())
+    assert done == len(paths), f"{done} of {len(paths)} images succeeded"
 
 
 def _calls(client: Labelmill, model: str, paths: Sequence[Path]) -> Callable[[], float]:
