@@ -16,7 +16,7 @@ from jobs.ledger import JobStatus, MissingBlobError, Queued, TakenError
 from producer.cutting import Chunk, Measure, cut
 from producer.ids import check_ids, missing, sent_ids
 from producer.lock import SendLock
-from producer.sources import Picture, Source
+from producer.sources import Located, Picture, Source
 
 if TYPE_CHECKING:
     from producer.client import Labelmill
@@ -138,19 +138,19 @@ class Sender:
         pictures: Iterable[Picture] = source
         if number:
             pictures = missing(source, sent_ids(self._ledger, self.job_id))
-        for chunk in cut(pictures, lambda: self._measure(status)):
+        for chunk in cut(pictures, lambda: self._measure(status, source)):
             queued = self._write(number, chunk, source.base, status.lane, writer)
             self.sent += len(chunk.items)
             number += 1
             self._make_room(number, queued)
         self._client.patience(lambda: self._ledger.seal(self.job_id, writer=writer, chunks=number))
 
-    def _measure(self, status: JobStatus) -> Measure:
+    def _measure(self, status: JobStatus, source: Source) -> Measure:
         """What a process does in :data:`CHUNK_S`, as measured under load, else as workers found at their start."""
         if self._chunk_size:
             return Measure(self._chunk_size)
         serving = self._client.patience(lambda: self._client.registry.serving(status.model, status.digest))
-        processes = sum(served.processes for served in serving)
+        processes = sum(served.processes for served in serving) if _is_known(source) else 0
         rates = [served.images_per_s for served in serving if served.images_per_s]
         if not rates:
             return Measure(UNKNOWN_CHUNK, processes)
@@ -225,3 +225,8 @@ class Sender:
 
     def _status(self) -> JobStatus:
         return self._client.patience(lambda: self._ledger.status(self.job_id))
+
+
+def _is_known(source: Source) -> bool:
+    """Whether all of it is there already: images that are sent as they come must not wait for those that follow."""
+    return isinstance(source, Located) or not source.unique

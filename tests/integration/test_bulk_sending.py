@@ -298,12 +298,42 @@ def test_chunks_are_a_tenth_of_a_second_of_what_workers_really_do(
             yield Item(f"{number}.jpg", f"/data/{number}.jpg")
 
     monkeypatch.setattr(cutting, "RESIZE_S", 0.0)
-    model = ModelInfo("noop", "sha256:00", images_per_s=100.0)
-    client.registry.announce(WorkerInfo("w", "READY", "here", 1, 1, (model,)))
+    announce_worker(client)
     job = client.open("noop", job_id="sized", top_k=5)
     job.send(Pictures(numbered(), unique=True))
-    payloads = client.ledger.redis.hgetall(client.ledger.key("sized", "payload"))
-    assert [payloads[str(n).encode()].count(b"\n") for n in range(len(payloads))] == [10] * 5 + [50, 25, 13, 12]
+    assert sizes_of(job) == [10] * 6 + [90]
+
+
+def test_the_last_chunks_are_shared_by_all_processes(client: Labelmill) -> None:
+    announce_worker(client, processes=3)
+    job = client.open("noop", job_id="shared", top_k=5)
+    job.send(Pictures([Item(f"{number}.jpg", f"/data/{number}.jpg") for number in range(40)]))
+    assert sizes_of(job) == [7, 6, 5, 4, 3, 3, 2, 2, 2, 1, 1, 1, 1, 1, 1]
+
+
+def test_images_that_come_one_by_one_do_not_wait_for_those_that_follow(client: Labelmill) -> None:
+    def coming() -> Iterator[Picture]:
+        for number in range(20):
+            if number == 10:
+                eventually(lambda: job.status().request_counts["total"] == 10, what="the first chunk")
+            yield Item(f"{number}.jpg", f"/data/{number}.jpg")
+
+    announce_worker(client, processes=3)
+    job = client.open("noop", job_id="coming", top_k=5)
+    job.send(Pictures(coming(), unique=True))
+    assert sizes_of(job) == [10, 10]
+
+
+def announce_worker(client: Labelmill, *, processes: int = 1) -> None:
+    """One whose processes do 100 images a second each."""
+    model = ModelInfo("noop", "sha256:00", images_per_s=100.0)
+    client.registry.announce(WorkerInfo("w", "READY", "here", 1, processes, (model,)))
+
+
+def sizes_of(job: Job) -> list[int]:
+    """Items of each chunk of a job that nobody works on."""
+    payloads = job.client.ledger.redis.hgetall(job.client.ledger.key(job.id, "payload"))
+    return [payloads[str(n).encode()].count(b"\n") for n in range(len(payloads))]
 
 
 @pytest.mark.parametrize(
