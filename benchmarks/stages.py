@@ -19,7 +19,7 @@ import psutil
 
 from benchmarks.bare import TOP_K, BareLoop
 from benchmarks.celery_apps import Calls
-from benchmarks.stack import labelmill, timed
+from benchmarks.stack import labelmill
 from benchmarks.throughput import PHOTO_MODEL, TINY_MODEL, bulk, images
 from jobs.items import Item
 from producer.client import Labelmill
@@ -44,8 +44,9 @@ def main() -> None:
     """Measure, and print microseconds of processor time for each image."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__)
     parser.add_argument("work", choices=sorted(WORK))
-    parser.add_argument("--calls", action="store_true", help="one call an image, instead of a bulk job")
-    parser.add_argument("--small", action="store_true", help="how long small jobs take, instead")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--calls", action="store_true", help="one call an image, instead of a bulk job")
+    other.add_argument("--small", action="store_true", help="how long small jobs take, instead")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     model, many = WORK[args.work]
@@ -95,14 +96,9 @@ def small(model: str, folder: Path, paths: Sequence[Path]) -> None:
     with labelmill(model) as client:
         bulk(client, folder, model, len(paths))()  # so that it is known how fast the workers are under load
         for few in SMALL:
-            taken = [timed(lambda few=few: _job(client, model, paths[:few])) for _ in range(JOBS)]  # type: ignore[misc]
-            print(f"{f'a job of {few} images':28}{statistics.median(taken) * 1e3:10.1f} ms")
-
-
-def _job(client: Labelmill, model: str, paths: Sequence[Path]) -> None:
-    job = client.submit(list(paths), model=model, by="reference")
-    done = sum(result.status == "succeeded" for result in job.results())
-    assert done == len(paths), f"{done} of {len(paths)} images succeeded"
+            run = bulk(client, list(paths[:few]), model, few)
+            seconds = few / statistics.median(run() for _ in range(JOBS))
+            print(f"{f'a job of {few} images':28}{seconds * 1e3:10.1f} ms")
 
 
 def _calls(client: Labelmill, model: str, paths: Sequence[Path]) -> Callable[[], float]:

@@ -93,12 +93,12 @@ def variant(rounds: int, kind: str, count: int, model: Path) -> Contest:
     return contest
 
 
-def bulk(client: Labelmill, folder: Path, model: str, count: int) -> Callable[[], float]:
-    """A run of one bulk job, from submit to the last result in the client; gives images/s."""
+def bulk(client: Labelmill, what: Path | list[Path], model: str, count: int) -> Callable[[], float]:
+    """A run of one bulk job of a folder or files, from submit to the last result in the client; gives images/s."""
 
     def run() -> float:
         began = time.perf_counter()
-        job = client.submit(str(folder), model=model, by="reference")
+        job = client.submit(what, model=model, by="reference")
         done = sum(result.status == "succeeded" for result in job.results())
         took = time.perf_counter() - began
         assert done == count, f"{done} of {count} images succeeded"

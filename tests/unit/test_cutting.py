@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from itertools import count
@@ -32,7 +33,10 @@ def sizes(pictures: Iterable[Picture], measure: Measure) -> list[int]:
         (2000, Measure(453, 2), [453, 387, 290, 218, 163, 123, 92, 69, 56, 56, 56, 37]),
     ],
 )
-def test_the_last_chunks_are_small_enough_for_all_processes(many: int, measure: Measure, expected: list[int]) -> None:
+def test_the_last_chunks_are_small_enough_for_all_processes(
+    many: int, measure: Measure, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.cutting.AHEAD_S", math.inf)  # however busy this machine is
     assert sizes(numbered(many), measure) == expected
 
 
@@ -43,10 +47,11 @@ def test_every_image_is_in_one_chunk_and_they_keep_their_order(measure: Measure)
     assert found == [picture.custom_id for picture in pictures]
 
 
-def test_a_job_of_hundreds_of_processes_is_not_read_into_memory() -> None:
+def test_a_job_of_hundreds_of_processes_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.cutting.AHEAD_S", math.inf)
     read: list[Picture] = []
     next(cut(_watched(numbered(3 * AHEAD), read), lambda: Measure(512, 1000)))
-    assert len(read) <= AHEAD + 512
+    assert AHEAD <= len(read) <= AHEAD + 512
 
 
 def test_a_slow_source_is_not_waited_for_to_see_its_end() -> None:
