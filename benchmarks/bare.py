@@ -100,7 +100,7 @@ def _child(pipe: Connection, position: Any, model: str) -> None:
         batch = np.empty((size, *preprocessing.size, 3), np.uint8)
         pipe.send("ready")
         pipe.recv()
-        done, results = 0, []
+        done, scores = 0, []
         while True:
             with position.get_lock():
                 start = position.value
@@ -110,8 +110,10 @@ def _child(pipe: Connection, position: Any, model: str) -> None:
                 break
             for place, name in enumerate(part):
                 decode_into(read_file(name), batch[place], preprocessing, limits)
-            results.append(top(runtime.predict(batch[: len(part)]), TOP_K))
+            scores.append(runtime.predict(batch[: len(part)]))
             done += len(part)
+        if scores:
+            top(np.concatenate(scores), TOP_K)
         pipe.send(done)
 
 

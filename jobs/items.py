@@ -195,12 +195,9 @@ def encode_failure(error: LabelmillError) -> bytes:
 
 def label_objects(outcome: Outcome, labels: Sequence[str] | Mapping[int, str]) -> list[dict[str, Any]]:
     """``[index, units, ...]`` as ``[{"label", "index", "score"}, ...]``; an unknown index is its own name."""
-    pairs = iter(outcome)
+    flat = iter(outcome)
     try:
-        return [
-            {"label": labels[index], "index": index, "score": units / SCORE_UNITS}
-            for index, units in zip(pairs, pairs, strict=True)
-        ]
+        return [{"label": labels[index], "index": index, "score": next(flat) / SCORE_UNITS} for index in flat]
     except IndexError:
         names = {index: labels[index] if index < len(labels) else str(index) for index in outcome[0::2]}
         return label_objects(outcome, names)

@@ -26,7 +26,7 @@ __all__ = ["Sender", "StoppedError"]
 #: Work of one chunk, in seconds: an interactive request waits for one chunk at most.
 CHUNK_S = 0.1
 #: Items of a chunk at the most, and where no worker has said how fast it is.
-LARGEST_CHUNK, UNKNOWN_CHUNK = 512, 32
+LARGEST_CHUNK, UNKNOWN_CHUNK = 1024, 32
 #: Chunks of a job up to which each is rung for. Whoever takes a ticket leaves others where more wait.
 RUNG = 2
 #: Seconds between two looks at what a producer waits for.

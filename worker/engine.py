@@ -23,6 +23,9 @@ __all__ = ["ChunkResult", "Engine", "Predictions", "Spent", "top"]
 
 log = logging.getLogger(__name__)
 
+#: Scores that are ranked at once: as many as a core's cache holds while they are sorted.
+RANKED_VALUES = 1 << 14
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -94,29 +97,49 @@ class Engine:
 
     def run(self, items: Sequence[Item], fetch: Callable[[str], bytes], *, top_k: int) -> ChunkResult:
         """Classify items; every one gets a line, in order. ``fetch`` gives the bytes of a reference."""
-        lines: list[bytes] = []
-        failed = 0
         spent = Spent()
+        errors: dict[int, LabelmillError] = {}
+        good = _Lines(top_k)
         batch = self._room(len(items))
         for start in range(0, len(items), self.batch_size):
-            block, bad = self._run_batch(items[start : start + self.batch_size], batch, fetch, top_k, spent)
-            lines.append(block)
-            failed += bad
-        return ChunkResult(b"\n".join(lines), len(items) - failed, failed, spent)
+            few = items[start : start + self.batch_size]
+            images = batch[: self._decoded(start, few, batch, fetch, errors, spent)]
+            if not len(images):
+                continue
+            try:
+                good.add(self._predict(images, spent))
+            except ModelRunError as exc:
+                log.warning("the model raised on a batch of %d (%s): item by item", len(images), exc.message)
+                here = (place for place in range(start, start + len(few)) if place not in errors)
+                self._predict_apart(list(here), images, good, errors, spent)
+        lines = good.joined()
+        if errors:
+            found = iter(lines.split(b"\n"))
+            lines = b"\n".join(
+                encode_failure(errors[place]) if place in errors else next(found) for place in range(len(items))
+            )
+        return ChunkResult(lines, len(items) - len(errors), len(errors), spent)
 
     def _room(self, items: int) -> Images:
         """Where the images of a batch go, one batch after the other."""
         size = self.runtime.card.preprocessing.size if self.runtime.decodes else (1, 1)
         return np.zeros((min(items, self.batch_size), *size, 3), np.uint8)
 
-    def _run_batch(
-        self, items: Sequence[Item], batch: Images, fetch: Callable[[str], bytes], top_k: int, spent: Spent
-    ) -> tuple[bytes, int]:
+    def _decoded(
+        self,
+        start: int,
+        items: Sequence[Item],
+        batch: Images,
+        fetch: Callable[[str], bytes],
+        errors: dict[int, LabelmillError],
+        spent: Spent,
+    ) -> int:
+        """Put the images of items, the first of which is at ``start``, into ``batch`` without gaps; returns how many."""
         if not self.runtime.decodes:
-            return self._predict(batch[: len(items)], top_k, spent).lines(), 0
+            return len(items)
         good = 0
-        errors: dict[int, LabelmillError] = {}
-        for position, item in enumerate(items):
+        fetch_s = decode_s = 0.0
+        for place, item in enumerate(items, start):
             began = fetched = perf_counter()
             try:
                 data = fetch(item.ref)
@@ -124,39 +147,56 @@ class Engine:
                 self.decode(data, batch[good])
                 good += 1
             except ItemError as exc:
-                errors[position] = exc
-            ended = perf_counter()
-            spent.fetch_s += fetched - began
-            spent.decode_s += ended - fetched
-        outcomes = self._outcomes(batch[:good], top_k, spent)
-        if not errors and isinstance(outcomes, bytes):
-            return outcomes, 0
-        found = iter(outcomes.split(b"\n") if isinstance(outcomes, bytes) else outcomes)
-        lines = [errors[i] if i in errors else next(found) for i in range(len(items))]
-        failures = sum(not isinstance(line, bytes) for line in lines)
-        return b"\n".join(line if isinstance(line, bytes) else encode_failure(line) for line in lines), failures
+                errors[place] = exc
+            fetch_s += fetched - began
+            decode_s += perf_counter() - fetched
+        spent.fetch_s += fetch_s
+        spent.decode_s += decode_s
+        return good
 
-    def _outcomes(self, images: Images, top_k: int, spent: Spent) -> bytes | list[bytes | LabelmillError]:
-        """The result lines of decoded images; where the model raises, item by item."""
-        if not len(images):
-            return []
-        try:
-            return self._predict(images, top_k, spent).lines()
-        except ModelRunError as exc:
-            log.warning("the model raised on a batch of %d (%s): item by item", len(images), exc.message)
-        outcomes: list[bytes | LabelmillError] = []
-        for image in images:
+    def _predict_apart(
+        self, places: Sequence[int], images: Images, good: _Lines, errors: dict[int, LabelmillError], spent: Spent
+    ) -> None:
+        """Image by image, so that those on which the model does not raise have their scores."""
+        for place, image in zip(places, images, strict=True):
             try:
-                outcomes.append(self._predict(image[np.newaxis], top_k, spent).lines())
+                good.add(self._predict(image[np.newaxis], spent))
             except ModelRunError as exc:
-                outcomes.append(exc)
-        return outcomes
+                errors[place] = exc
 
-    def _predict(self, images: Images, top_k: int, spent: Spent) -> Predictions:
+    def _predict(self, images: Images, spent: Spent) -> Scores:
         began = perf_counter()
         scores = self.runtime.predict(images)
         spent.predict_s += perf_counter() - began
         spent.batches.append(len(images))
         if len(scores) != len(images):
             raise ModelRunError(f"the model gave {len(scores)} answers for {len(images)} images")
-        return top(scores, top_k)
+        return scores
+
+
+class _Lines:
+    """The result lines of a chunk. Scores are ranked many at a time: NumPy's calls cost more than their work on few."""
+
+    def __init__(self, top_k: int) -> None:
+        self._top_k = top_k
+        self._blocks: list[bytes] = []
+        self._unranked: list[Scores] = []
+        self._values = 0
+
+    def add(self, scores: Scores) -> None:
+        """Those of the next images."""
+        self._unranked.append(scores)
+        self._values += scores.size
+        if self._values >= RANKED_VALUES:
+            self._rank()
+
+    def joined(self) -> bytes:
+        """One line for each image so far."""
+        if self._unranked:
+            self._rank()
+        return b"\n".join(self._blocks)
+
+    def _rank(self) -> None:
+        scores = self._unranked[0] if len(self._unranked) == 1 else np.concatenate(self._unranked)
+        self._blocks.append(top(scores, self._top_k).lines())
+        self._unranked, self._values = [], 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from jobs.asking import retry
 from jobs.errors import InvalidItemError, NotFoundError, TooLargeError
 from jobs.guard import Guard
-from jobs.items import UNCARRIABLE
+from jobs.items import BROKEN, UNCARRIABLE
 from worker.roots import Roots
 from worker.stores import Stores
 from worker.urls import Resolve, Urls, resolve
@@ -51,11 +51,11 @@ class Fetcher:
         self._blobs = blobs
         self._sleep = sleep
 
-    def reader(self, refs: Sequence[str]) -> Callable[[str], bytes]:
-        """What fetches these: as :meth:`fetch`, but where all are plain files it need not look at each one again."""
+    def plain(self, refs: Sequence[str]) -> Callable[[str], bytes] | None:
+        """What reads these where all are files, so that none of them has to be looked at again; else ``None``."""
         text = "".join(refs)
-        is_plain = all(refs) and text.isprintable() and "://" not in text and BLOB not in text
-        return self._roots.read if is_plain else self.fetch
+        is_plain = all(refs) and text.isprintable() and "://" not in text and BLOB not in text and BROKEN not in text
+        return self._roots.read if is_plain else None
 
     def fetch(self, ref: str) -> bytes:
         """The bytes of an image file.

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,18 +30,16 @@ from jobs.tickets import Bell
 from worker.ahead import fetching_ahead
 from worker.cached import run_cached
 from worker.engine import ChunkResult, Engine
-from worker.fetch import is_remote
+from worker.fetch import BLOB, is_remote
 from worker.postponed import in_time, split_postponed
 from worker.warm import Warm, current
 
-__all__ = ["BLOB", "Call", "answer_all", "serve_ticket"]
+__all__ = ["Call", "answer_all", "serve_ticket"]
 
 log = logging.getLogger(__name__)
 
 #: What a chunk may take of its time limit before the rest of it is put off.
 OWN_SHARE = 0.5
-#: Begins the reference of bytes that are kept in the ledger; the sha256 follows.
-BLOB = "blob:"
 
 
 def serve_ticket(lane: str, *, token: str, bell: Bell) -> int:
@@ -123,8 +122,11 @@ def _next(warm: Warm, lane: str, until: float) -> Next | None:
 
 def _run(warm: Warm, engine: Engine, claim: Claim) -> tuple[ChunkResult, int]:
     """The result lines of a chunk, and how many of them came from the content cache."""
-    items, refs = claim.chunk.items, [item.ref for item in claim.chunk.items]
-    with fetching_ahead(refs, _fetch(warm, claim), is_remote=is_remote) as next_one:
+    items = claim.chunk.items
+    refs = [item.ref for item in items]
+    plain = warm.fetcher.plain(refs)
+    way = nullcontext(plain) if plain else fetching_ahead(refs, _fetch(warm, claim.job, refs), is_remote=is_remote)
+    with way as next_one:
         fetch = in_time(next_one, warm.settings.chunk_time_limit_s * OWN_SHARE)
         if not (claim.cache and engine.runtime.decodes):
             return engine.run(items, fetch, top_k=claim.top_k), 0
@@ -132,20 +134,16 @@ def _run(warm: Warm, engine: Engine, claim: Claim) -> tuple[ChunkResult, int]:
         return warm.patience(lambda: run_cached(engine, items, fetch, cache, top_k=claim.top_k))
 
 
-def _fetch(warm: Warm, claim: Claim) -> Callable[[str], bytes]:
+def _fetch(warm: Warm, job: str, refs: Sequence[str]) -> Callable[[str], bytes]:
     """How the items of a chunk are fetched; its blobs come in one round trip."""
-    refs = [item.ref for item in claim.chunk.items]
-    read = warm.fetcher.reader(refs)
-    if not any(ref.startswith((BLOB, BROKEN)) for ref in refs):
-        return read
     wanted = [ref.removeprefix(BLOB) for ref in refs if ref.startswith(BLOB)]
-    blobs = warm.patience(lambda: warm.ledger.blobs(claim.job, wanted)) if wanted else {}
+    blobs = warm.patience(lambda: warm.ledger.blobs(job, wanted)) if wanted else {}
 
     def fetch(ref: str) -> bytes:
         if ref.startswith(BROKEN):
             raise item_error(ref.removeprefix(BROKEN))
         if not ref.startswith(BLOB):
-            return read(ref)
+            return warm.fetcher.fetch(ref)
         data = blobs.get(ref.removeprefix(BLOB))
         if data is None:
             raise NotFoundError("the uploaded bytes are gone")
