@@ -134,7 +134,7 @@ class Engine:
         errors: dict[int, LabelmillError],
         spent: Spent,
     ) -> int:
-        """Put the images of items, the first of which is at ``start``, into ``batch`` without gaps; returns how many."""
+        """Put the images of items, the first of which is at ``start``, into ``batch``, without gaps; how many."""
         if not self.runtime.decodes:
             return len(items)
         good = 0
