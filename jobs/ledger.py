@@ -164,6 +164,15 @@ class Ledger:
         answer = self._run("claim", lane, token, int(lease_s * 1000))
         return _claim(token, answer)
 
+    def claim_ahead(self, lane: str, token: str, held: int, *, lease_s: float) -> Claim | None:
+        """Take another chunk for later, beside the one that the token is at; None when nothing waits.
+
+        ``held`` is how many it holds for later, so that a call may be repeated after a lost answer.
+        :meth:`finish_and_claim` gives them in their order. They wait again, unharmed, where that claims nothing, and
+        where the chunk that the token is at is released, or its holder dies.
+        """
+        return _claim(token, self._run("claim_ahead", lane, token, int(lease_s * 1000), held))
+
     def renew(self, tokens: Sequence[str], *, lease_s: float) -> list[str]:
         """Prolong leases; returns the tokens whose chunk was given to somebody else."""
         return [token.decode() for token in self._run("renew", int(lease_s * 1000), *tokens)] if tokens else []
@@ -176,7 +185,7 @@ class Ledger:
         return self.finish_and_claim(claim, None, **done)[0]
 
     def finish_and_claim(self, claim: Claim, then: Next | None, **done: Unpack[Done]) -> tuple[bool, Claim | None]:
-        """The same, and in the same step the next chunk under the same token.
+        """The same, and in the same step the next chunk under the same token: one that it holds, else one that waits.
 
         There is none where nothing waits in that lane, or something waits on a queue that goes first.
         """

@@ -21,7 +21,9 @@
 --   <P>isolated                hash    lane -> "<job>|<chunk>" that was last taken out of quarantine
 --   <P>leases                  zset    "<job>|<chunk>" -> when the lease ends
 --   <P>holders                 hash    "<job>|<chunk>" -> token of the lease
---   <P>tokens                  hash    token -> "<job>|<chunk>"
+--   <P>tokens                  hash    token -> "<job>|<chunk>" that its holder is at
+--   <P>ahead:<token>           list    "<job>|<chunk>" that it holds besides, for later: they wait under its lease, and
+--                                      its death says nothing about them
 --   <P>webhooks                zset    job -> when its webhook is called next
 --   <P>events                  channel JSON lines about jobs that changed their state
 
@@ -112,33 +114,52 @@ local function described(lane, member)
     redis.call('HGET', job_key(job, 'crashes'), chunk) or '0', f[2] or '0', alone and '1' or '0'}
 end
 
--- The next chunk of a lane under a lease, or nil. Jobs of a lane take turns, so that a small job is not stuck behind a
--- large one. The same token again gets the same chunk: the answer to the first call may have been lost.
-local function take(lane, token, lease)
-  local held = redis.call('HGET', P .. 'tokens', token)
-  if held then return described(lane, held) end
+local function ahead_of(token)
+  return P .. 'ahead:' .. token
+end
+
+-- The next chunk that waits in a lane: its job, itself, and whether it was in quarantine; nil where there is none.
+-- Jobs of a lane take turns, so that a small job is not stuck behind a large one. `any`: also of those in quarantine.
+local function pop(lane, any)
   for _ = 1, redis.call('LLEN', P .. 'lane:' .. lane) do
     local job = redis.call('LPOP', P .. 'lane:' .. lane)
     local chunk = redis.call('LPOP', job_key(job, 'queued'))
     local alone = false
-    if not chunk and quarantine_is_free(lane) then
+    if not chunk and any and quarantine_is_free(lane) then
       chunk = redis.call('LPOP', job_key(job, 'quarantine'))
       alone = chunk
     end
     if waiting(job) > 0 then redis.call('RPUSH', P .. 'lane:' .. lane, job) end
-    if chunk then
-      local n = count_items(redis.call('HGET', job_key(job, 'payload'), chunk))
-      local member = job .. '|' .. chunk
-      if alone then redis.call('HSET', P .. 'isolated', lane, member) end
-      redis.call('ZADD', P .. 'leases', now_ms() + lease, member)
-      redis.call('HSET', P .. 'holders', member, token)
-      redis.call('HSET', P .. 'tokens', token, member)
-      bump(job, 'queued', -n)
-      bump(job, 'leased', n)
-      bump(job, 'claims', 1)
-      return described(lane, member)
-    end
+    if chunk then return job, chunk, alone end
   end
+end
+
+-- Put a chunk that waited under a lease; returns its member.
+local function lend(job, chunk, token, lease)
+  local n = count_items(redis.call('HGET', job_key(job, 'payload'), chunk))
+  local member = job .. '|' .. chunk
+  redis.call('ZADD', P .. 'leases', now_ms() + lease, member)
+  redis.call('HSET', P .. 'holders', member, token)
+  bump(job, 'queued', -n)
+  bump(job, 'leased', n)
+  bump(job, 'claims', 1)
+  return member
+end
+
+-- The chunk that a token is at from now on, or nil: what it holds ahead, else what waits in the lane. The same token
+-- again gets the same chunk: the answer to the first call may have been lost.
+local function take(lane, token, lease)
+  local held = redis.call('HGET', P .. 'tokens', token)
+  if held then return described(lane, held) end
+  local member = redis.call('LPOP', ahead_of(token))
+  if not member then
+    local job, chunk, alone = pop(lane, true)
+    if not chunk then return nil end
+    member = lend(job, chunk, token, lease)
+    if alone then redis.call('HSET', P .. 'isolated', lane, member) end
+  end
+  redis.call('HSET', P .. 'tokens', token, member)
+  return described(lane, member)
 end
 
 -- -- blobs: counted by the open items that need them ----------------------------------------------
@@ -175,15 +196,22 @@ end
 
 -- -- leases -----------------------------------------------------------------------------------------
 
+-- Returns whether the holder was at it; false where it held it for later.
 local function drop_lease(member)
   local token = redis.call('HGET', P .. 'holders', member)
   redis.call('ZREM', P .. 'leases', member)
   redis.call('HDEL', P .. 'holders', member)
-  if token then redis.call('HDEL', P .. 'tokens', token) end
+  if not token then return true end
+  if redis.call('HGET', P .. 'tokens', token) == member then
+    redis.call('HDEL', P .. 'tokens', token)
+    return true
+  end
+  redis.call('LREM', ahead_of(token), 0, member)
+  return false
 end
 
 local function holds(job, chunk, token)
-  return redis.call('HGET', P .. 'holders', job .. '|' .. chunk) == token
+  return redis.call('HGET', P .. 'tokens', token) == job .. '|' .. chunk
 end
 
 -- -- the life of a job --------------------------------------------------------------------------------
@@ -249,6 +277,19 @@ local function put_back(job, chunk, payload, list)
   end
 end
 
+-- What a token holds for later waits again, unharmed and in its order; returns the lane, nil where there is nothing.
+local function give_back_ahead(token)
+  local members = redis.call('LRANGE', ahead_of(token), 0, -1)
+  local lane
+  for i = #members, 1, -1 do
+    local job, chunk = string.match(members[i], '^(.-)|(.*)$')
+    drop_lease(members[i])
+    put_back(job, chunk, redis.call('HGET', job_key(job, 'payload'), chunk), 'queued')
+    lane = get(job, 'lane')
+  end
+  return lane
+end
+
 local function give_up(job, chunk, payload, code, message, crashes)
   local lines = split_lines(payload)
   local _, halvings = string.gsub(chunk, '%.', '')
@@ -281,9 +322,10 @@ end
 -- those may be to blame: after its second time a chunk goes into quarantine, and only there it can be given up.
 local function recover(member, code, message, seen)
   local job, chunk = string.match(member, '^(.-)|(.*)$')
-  drop_lease(member)
+  local was_at_it = drop_lease(member)
   local payload = redis.call('HGET', job_key(job, 'payload'), chunk)
   if not payload then return end -- the job was deleted
+  if not was_at_it then return put_back(job, chunk, payload, 'queued') end
   local n = count_items(payload)
   local crashes = redis.call('HINCRBY', job_key(job, 'crashes'), chunk, 1)
   local alone = redis.call('HGET', P .. 'isolated', get(job, 'lane')) == member

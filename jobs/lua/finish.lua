@@ -31,17 +31,23 @@ local function part(payload, positions)
   return table.concat(done, '\n'), table.concat(rest, '\n')
 end
 
--- The answer. The same token takes the next chunk, unless something waits that goes first. What an earlier answer, which
--- was lost, has given it comes again whatever waits; one that is too late has ended, or will be told to end.
-local function done(recorded)
-  if not ARGV[10] then return {recorded, false} end
-  local held = redis.call('HGET', P .. 'tokens', token)
-  if held then return {recorded, described(ARGV[10], held)} end
-  if recorded == 0 or ARGV[12] == '1' then return {recorded, false} end
+-- The answer. The same token takes the next chunk, unless something waits that goes first; then what it holds ahead waits
+-- again. What an earlier answer, which was lost, has given it comes again whatever waits; one that is too late has ended,
+-- or will be told to end.
+local function goes_on(recorded)
+  if not ARGV[10] or recorded == 0 or ARGV[12] == '1' then return false end
   for i = 13, #ARGV do
-    if redis.call('LLEN', ARGV[i]) > 0 then return {recorded, false} end
+    if redis.call('LLEN', ARGV[i]) > 0 then return false end
   end
-  return {recorded, take(ARGV[10], token, tonumber(ARGV[11])) or false}
+  return true
+end
+
+local function done(recorded)
+  local held = redis.call('HGET', P .. 'tokens', token)
+  if held and ARGV[10] then return {recorded, described(ARGV[10], held)} end
+  if goes_on(recorded) then return {recorded, take(ARGV[10], token, tonumber(ARGV[11])) or false} end
+  if not held then give_back_ahead(token) end
+  return {recorded, false}
 end
 
 even_when_full()

@@ -5,5 +5,8 @@ even_when_full()
 for i = 2, #ARGV do
   local member = redis.call('HGET', P .. 'tokens', ARGV[i])
   if member then redis.call('ZADD', P .. 'leases', 'XX', until_ms, member) else lost[#lost + 1] = ARGV[i] end
+  for _, later in ipairs(redis.call('LRANGE', ahead_of(ARGV[i]), 0, -1)) do
+    redis.call('ZADD', P .. 'leases', 'XX', until_ms, later)
+  end
 end
 return lost

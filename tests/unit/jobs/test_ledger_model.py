@@ -24,8 +24,8 @@ from hypothesis.stateful import (
 )
 
 from jobs.errors import JobError
-from jobs.ledger import COUNTS, Claim, Ledger
-from tests.support.books import LEASE_S, Books, chunk_of
+from jobs.ledger import COUNTS, Claim, Done, Ledger, Next
+from tests.support.books import LANE, LEASE_S, Books, chunk_of
 from tests.support.servers import RedisServer
 
 JOBS = ("one", "two")
@@ -77,6 +77,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.jobs: dict[str, Model] = {}
         self.claims: dict[str, Claim] = {}  # token -> every claim there ever was
         self.held: dict[str, Claim] = {}  # token -> claim whose lease holds
+        self.later: dict[str, list[Claim]] = {}  # token -> what it holds beside that, in order
         self.deaths: Counter[tuple[str, str]] = Counter()
         self.named = 0
         for job in JOBS:
@@ -149,11 +150,12 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.delete(job)
         del self.jobs[job]
         self.held = {token: claim for token, claim in self.held.items() if claim.job != job}
+        self.later = {token: [claim for claim in claims if claim.job != job] for token, claims in self.later.items()}
 
     @rule()
     def deadlines_pass(self) -> None:
         """Every job's deadline; leases are renewed far beyond it first."""
-        self.ledger.renew(list(self.held), lease_s=10 * KEPT_S)
+        self.ledger.renew(self._holders(), lease_s=10 * KEPT_S)
         self.books.pass_time(KEPT_S)
         for job in list(self.jobs):
             if self.jobs[job].ended:
@@ -161,7 +163,7 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 self.jobs[job].overdue = True
         self.sweep()
-        self.ledger.renew(list(self.held), lease_s=LEASE_S)
+        self.ledger.renew(self._holders(), lease_s=LEASE_S)
 
     # -- workers ----------------------------------------------------------------------------------
 
@@ -175,10 +177,21 @@ class LedgerMachine(RuleBasedStateMachine):
         if again:
             assert self.books.claim(claim.token) == claim
         assert not claim.alone or not any(held.alone for held in self.held.values())
-        for item in claim.chunk.items:
-            assert self.jobs[claim.job].items[item.custom_id] == "queued"
-            self.jobs[claim.job].items[item.custom_id] = "leased"
+        self._lent(claim)
         self.held[claim.token] = self.claims[claim.token] = claim
+
+    @precondition(lambda self: self.held)
+    @rule(token=a_holder, again=st.booleans())
+    def claim_ahead(self, token: str, again: bool) -> None:
+        """Another chunk for later."""
+        later = self.later.setdefault(token, [])
+        for _ in range(1 + again):
+            claim = self.ledger.claim_ahead(LANE, token, len(later), lease_s=LEASE_S)
+        if claim is not None:
+            assert not claim.alone
+            assert not self.held[token].alone
+            self._lent(claim)
+            later.append(claim)
 
     @precondition(lambda self: self.held)
     @rule(token=a_holder, bad=st.integers(0, 5), again=st.booleans())
@@ -187,10 +200,26 @@ class LedgerMachine(RuleBasedStateMachine):
         failed = [item.custom_id for item in claim.chunk.items][:bad]
         for _ in range(1 + again):
             assert self.books.finish(claim, bad=failed)
-        model = self.jobs[claim.job]
-        for item in claim.chunk.items:
-            model.items[item.custom_id] = "failed" if item.custom_id in failed else "succeeded"
-        self._settle(model)
+        self._finished(claim, failed)
+        self._give_back(token)
+
+    @precondition(lambda self: self.held)
+    @rule(token=a_holder, again=st.booleans())
+    def finish_and_go_on(self, token: str, again: bool) -> None:
+        """With what is held for later, else with what waits."""
+        claim = self.held.pop(token)
+        done = Done(succeeded=len(claim.chunk.items), failed=0, digest="", results=b"")
+        done["results"] = b"\n".join([b"[0,1]"] * done["succeeded"])
+        for _ in range(1 + again):
+            recorded, following = self.ledger.finish_and_claim(claim, Next(LANE, LEASE_S), **done)
+            assert recorded
+        self._finished(claim)
+        if self.later.get(token):
+            assert following == self.later[token].pop(0)
+        elif following is not None:
+            self._lent(following)
+        if following is not None:
+            self.held[token] = self.claims[token] = following
 
     @precondition(lambda self: self.held)
     @rule(token=a_holder, first_put_off=st.integers(1, 4))
@@ -207,6 +236,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for name in names[:first_put_off]:
             self.jobs[claim.job].items[name] = "succeeded"
         self._settle(self.jobs[claim.job])
+        self._give_back(token)
 
     @precondition(lambda self: self.claims)
     @rule(token=any_worker, bad=st.integers(0, 5))
@@ -215,18 +245,21 @@ class LedgerMachine(RuleBasedStateMachine):
         if token not in self.held:
             claim = self.claims[token]
             self.books.finish(claim, bad=[item.custom_id for item in claim.chunk.items][:bad])
+            self._give_back(token)
 
     @precondition(lambda self: self.claims)
     @rule(token=any_worker)
     def release(self, token: str) -> None:
-        assert bool(self.ledger.release(token)) == (token in self.held)
+        assert bool(self.ledger.release(token)) == (token in self._holders())
+        self._give_back(token)
         if token in self.held:
             self._put_back(self.held[token])
 
     @precondition(lambda self: self.claims)
     @rule(token=any_worker)
     def process_dies(self, token: str) -> None:
-        assert bool(self.ledger.crashed(token)) == (token in self.held)
+        assert bool(self.ledger.crashed(token)) == (token in self._holders())
+        self._give_back(token)
         if token in self.held:
             self._died(self.held[token])
 
@@ -246,7 +279,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def workers_fall_silent(self, data: st.DataObject) -> None:
         """Some renew, the others do not."""
-        self._fall_silent(data.draw(st.sets(st.sampled_from(sorted(self.held)))) if self.held else set())
+        holders = self._holders()
+        self._fall_silent(data.draw(st.sets(st.sampled_from(holders))) if holders else set())
 
     @precondition(lambda self: self.claims)
     @rule(token=any_worker)
@@ -281,8 +315,9 @@ class LedgerMachine(RuleBasedStateMachine):
         """Whatever happened, the rest can be finished, and nothing is left behind."""
         for claim in list(self.held.values()):
             assert self.books.finish(claim)
-            for item in claim.chunk.items:
-                self.jobs[claim.job].items[item.custom_id] = "succeeded"
+            self._finished(claim)
+        for token in self.later:
+            self.ledger.release(token)
         self.held.clear()
         self.books.finish_all()
         for job in self.jobs:
@@ -299,11 +334,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _fall_silent(self, silent: set[str]) -> None:
         self.books.pass_time(LEASE_S / 2)
-        assert self.ledger.renew(sorted(set(self.held) - silent), lease_s=LEASE_S) == []
+        lost = self.ledger.renew([token for token in self._holders() if token not in silent], lease_s=LEASE_S)
+        assert not set(lost) & set(self.held)
         self.books.pass_time(LEASE_S / 2)
-        assert self.ledger.sweep()[0] == len(silent)
+        assert self.ledger.sweep()[0] == sum((token in self.held) + len(self.later.get(token, ())) for token in silent)
         for token in silent:
-            self._died(self.held[token])
+            self._give_back(token)
+            if token in self.held:
+                self._died(self.held[token])
         self._expire()
 
     def _expire(self) -> None:
@@ -324,8 +362,31 @@ class LedgerMachine(RuleBasedStateMachine):
         model.cancelling = model.cancelling and not model.ended
         model.overdue = model.overdue and not model.ended
 
+    def _holders(self) -> list[str]:
+        """Tokens that are at a chunk or, as that one was deleted, hold some for later only."""
+        return sorted(self.held.keys() | {token for token, claims in self.later.items() if claims})
+
+    def _lent(self, claim: Claim) -> None:
+        for item in claim.chunk.items:
+            assert self.jobs[claim.job].items[item.custom_id] == "queued"
+            self.jobs[claim.job].items[item.custom_id] = "leased"
+
+    def _finished(self, claim: Claim, failed: Iterable[str] = ()) -> None:
+        model = self.jobs[claim.job]
+        for item in claim.chunk.items:
+            model.items[item.custom_id] = "failed" if item.custom_id in failed else "succeeded"
+        self._settle(model)
+
+    def _give_back(self, token: str) -> None:
+        """What it holds for later waits again, unharmed."""
+        for claim in self.later.pop(token, []):
+            self._wait_again(claim)
+
     def _put_back(self, claim: Claim) -> None:
         del self.held[claim.token]
+        self._wait_again(claim)
+
+    def _wait_again(self, claim: Claim) -> None:
         model = self.jobs[claim.job]
         for item in claim.chunk.items:
             model.items[item.custom_id] = "cancelled" if model.cancelling else "queued"
