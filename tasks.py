@@ -31,9 +31,9 @@ class _Ticket(Task):  # type: ignore[misc]
 @app.task(name=TICKET_TASK, base=_Ticket, bind=True, ignore_result=True)  # type: ignore[untyped-decorator]
 def ticket(self: Task, lane: str) -> None:
     """Classify chunks of a lane, while there are any and it is their turn."""
-    from worker import service
+    from worker import turn
 
-    service.serve_ticket(lane, token=token_of(self.request.id, os.getpid()), bell=Bell(app))
+    turn.serve_ticket(lane, token=token_of(self.request.id, os.getpid()), bell=Bell(app))
 
 
 @app.task(name="labelmill.classify", bind=True)  # type: ignore[untyped-decorator]

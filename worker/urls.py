@@ -36,7 +36,7 @@ MAX_REDIRECTS = 5
 #: Bytes asked of a connection at a time.
 PIECE_BYTES = 1 << 18
 #: Idle connections kept for one host; more than the threads that fetch would lie idle.
-MAX_IDLE = 8
+MAX_IDLE = 32
 
 #: From a host and a port to its addresses.
 Resolve = Callable[[str, int], Sequence[str]]

@@ -134,6 +134,16 @@ local function pop(lane, any)
   end
 end
 
+-- Chunks that wait in a lane, counted up to MOST_BEHIND.
+local MOST_BEHIND = 64
+local function behind(lane)
+  local chunks = 0
+  for _, job in ipairs(redis.call('LRANGE', P .. 'lane:' .. lane, 0, MOST_BEHIND - 1)) do
+    chunks = chunks + waiting(job)
+  end
+  return math.min(chunks, MOST_BEHIND)
+end
+
 -- Put a chunk that waited under a lease; returns its member.
 local function lend(job, chunk, token, lease)
   local n = count_items(redis.call('HGET', job_key(job, 'payload'), chunk))

@@ -1,0 +1,198 @@
+"""A turn: what a process does with a ticket. It claims one chunk of a lane after the other, and records its results.
+
+Where images come from other machines, it takes chunks for later while it is at one, so that they are on their way: a
+chunk has a tenth of a second's work, and less than it may take to answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from jobs import logs
+from jobs.content_cache import ContentCache
+from jobs.errors import BrokerUnavailableError, LabelmillError, ModelRunError, NotFoundError, item_error
+from jobs.items import BROKEN
+from jobs.lanes import TURN_S
+from jobs.ledger import Claim, Done, Next
+from jobs.patience import GONE
+from jobs.tickets import Bell
+from worker.ahead import FetchAhead
+from worker.cached import run_cached
+from worker.engine import ChunkResult
+from worker.fetch import BLOB
+from worker.postponed import in_time, split_postponed
+from worker.warm import Warm, current
+
+__all__ = ["serve_ticket"]
+
+log = logging.getLogger(__name__)
+
+#: What a chunk may take of its time limit before the rest of it is put off.
+OWN_SHARE = 0.5
+#: Seconds of work that one process holds for later; others may wait for it.
+LATER_S = 0.5
+
+
+def serve_ticket(lane: str, *, token: str, bell: Bell) -> int:
+    """Have a turn in a lane; returns how many images it had.
+
+    It ends when nothing waits there any more, after :data:`~jobs.lanes.TURN_S`, or when something waits on another
+    queue of this worker; other brokers than the ledger's Redis are not asked, and the turn ends with its first chunk.
+    """
+    return _Turn(current(), lane, token, bell).serve()
+
+
+class _Turn:
+    def __init__(self, warm: Warm, lane: str, token: str, bell: Bell) -> None:
+        self._warm = warm
+        self._engine = warm.engine_of_lane(lane)
+        self._model = self._engine.runtime.card.name
+        self._lane = lane
+        self._token = token
+        self._bell = bell
+        # or those that began together would all end together
+        self._until = time.monotonic() + TURN_S * random.uniform(0.5, 1.0)
+        self._later: deque[Claim] = deque()
+        self._ahead = FetchAhead(warm.fetcher.fetch, self._claim_ahead)
+        self._asks_for_more = True
+
+    def serve(self) -> int:
+        """See :func:`serve_ticket`."""
+        warm, images = self._warm, 0
+        if warm.is_closed():
+            self._leave_tickets(1)
+            return 0
+        claim = warm.patience(lambda: warm.ledger.claim(self._lane, self._token, lease_s=warm.settings.lease_s))
+        more = claim.more if claim else 0
+        while claim is not None:
+            with warm.keeper.hold(self._token), logs.about(claim.job, claim.chunk_id):
+                if claim.more and warm.settings.one_redis:
+                    self._leave_tickets(claim.more)
+                done, claim = self._attempt(claim)
+                images += done
+        self._ahead.forget()
+        if self._later:  # they wait again
+            self._leave_tickets(len(self._later))
+        if more and not warm.settings.one_redis:  # another broker may let us wait: not while we hold a chunk
+            self._leave_tickets(more)
+        return images
+
+    def _leave_tickets(self, chunks: int) -> None:
+        """For others, and for what remains after this turn."""
+        try:
+            self._bell.top_up(self._lane, chunks)
+        except BrokerUnavailableError as exc:  # the reconciler counts them
+            log.info("no tickets can be left on %s (%s)", self._lane, exc.message)
+
+    def _attempt(self, claim: Claim) -> tuple[int, Claim | None]:
+        """Serve a chunk; returns how many images it had, and the next one."""
+        try:
+            following = self._serve(claim)
+            return len(claim.chunk.items), following
+        except Exception as exc:  # whatever it is, it must not be lost with the chunk: bisection finds its item
+            log.exception("chunk %s of job %s failed", claim.chunk_id, claim.job)
+            error = exc if isinstance(exc, LabelmillError) else ModelRunError()
+            self._warm.patience(lambda: self._warm.ledger.crashed(claim.token, error))
+            return 0, None
+
+    def _serve(self, claim: Claim) -> Claim | None:
+        warm = self._warm
+        if claim.chunk.sent_ms:
+            warm.meter.queued(self._model, time.time() - claim.chunk.sent_ms / 1000)
+        result, hits = self._run(claim)
+        result, postponed = split_postponed(result)
+        warm.computed(self._model, "bulk", result)
+        began = time.perf_counter()
+        done = Done(
+            succeeded=result.succeeded,
+            failed=result.failed,
+            results=result.lines,
+            digest=self._engine.runtime.digest,
+            cache_hits=hits,
+            postponed=postponed,
+        )
+        # Asked again at each repeat: while Redis was gone, the turn may have ended.
+        recorded, following = warm.patience(lambda: warm.ledger.finish_and_claim(claim, self._next(), **done))
+        warm.meter.wrote(self._model, time.perf_counter() - began, recorded=recorded)
+        if not recorded:
+            log.warning("chunk %s of job %s came too late: dropped", claim.chunk_id, claim.job)
+        return following
+
+    def _next(self) -> Next | None:
+        first = self._warm.queues_before(self._lane)
+        if first is None:
+            return None
+        now = time.monotonic()
+        # What is held for later is done first, or its images would be fetched twice; but not for ever.
+        is_over = now >= self._until and not (self._later and now < self._until + TURN_S)
+        return Next(self._lane, self._warm.settings.lease_s, first, is_over or self._warm.is_closed())
+
+    def _run(self, claim: Claim) -> tuple[ChunkResult, int]:
+        """The result lines of a chunk, and how many of them came from the content cache."""
+        warm, engine = self._warm, self._engine
+        items = claim.chunk.items
+        refs = [item.ref for item in items]
+        is_expected = self._is_expected(claim)
+        fetch = warm.fetcher.plain(refs)
+        if fetch is None:
+            fetch = self._fetch(claim.job, refs)
+            if not is_expected:
+                self._ahead.expect(refs)
+        fetch = in_time(fetch, warm.settings.chunk_time_limit_s * OWN_SHARE)
+        if not (claim.cache and engine.runtime.decodes):
+            return engine.run(items, fetch, top_k=claim.top_k), 0
+        cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)
+        return warm.patience(lambda: run_cached(engine, items, fetch, cache, top_k=claim.top_k))
+
+    def _fetch(self, job: str, refs: Sequence[str]) -> Callable[[str], bytes]:
+        """How the items of a chunk are fetched; its blobs come in one round trip."""
+        warm = self._warm
+        wanted = [ref.removeprefix(BLOB) for ref in refs if ref.startswith(BLOB)]
+        blobs = warm.patience(lambda: warm.ledger.blobs(job, wanted)) if wanted else {}
+
+        def fetch(ref: str) -> bytes:
+            if ref.startswith(BROKEN):
+                raise item_error(ref.removeprefix(BROKEN))
+            if not ref.startswith(BLOB):
+                return self._ahead.fetch(ref)
+            data = blobs.get(ref.removeprefix(BLOB))
+            if data is None:
+                raise NotFoundError("the uploaded bytes are gone")
+            return data
+
+        return fetch
+
+    # -- for later ------------------------------------------------------------------------------------
+
+    def _is_expected(self, claim: Claim) -> bool:
+        """Whether a chunk was held for later. Where it was not, nothing of that is ours any more."""
+        self._asks_for_more = True
+        if self._later and (self._later[0].job, self._later[0].chunk_id) == (claim.job, claim.chunk_id):
+            self._later.popleft()
+            return True
+        self._later.clear()
+        self._ahead.forget()
+        return False
+
+    def _claim_ahead(self) -> Sequence[str]:
+        """The references of one more chunk, which is held for later; none where there is none, or enough are held."""
+        warm = self._warm
+        held = sum(len(claim.chunk.items) for claim in self._later)
+        is_enough = held and held >= LATER_S * warm.images_per_s[self._model]
+        is_over = time.monotonic() >= self._until or warm.is_closed()
+        if is_enough or is_over or not self._asks_for_more or not warm.settings.one_redis:
+            return ()
+        try:
+            claim = warm.ledger.claim_ahead(self._lane, self._token, len(self._later), lease_s=warm.settings.lease_s)
+        except GONE as exc:
+            log.info("no chunk is taken for later (%s)", type(exc).__name__)
+            claim = None
+        if claim is None:
+            self._asks_for_more = False  # until the next chunk: else each image would ask
+            return ()
+        self._later.append(claim)
+        return [item.ref for item in claim.chunk.items]
