@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 OWN_SHARE = 0.5
 #: Seconds of work that one process holds for later; others may wait for it.
 LATER_S = 0.5
+#: Seconds that a turn lasts at most where chunks are held for later, as at its end the way to the servers is empty; and
+#: what it may take of the time limit of its last chunk.
+FAR_TURN_S, FAR_SHARE = 10.0, 0.1
 
 
 def serve_ticket(lane: str, *, token: str, bell: Bell) -> int:
@@ -54,8 +57,9 @@ class _Turn:
         self._lane = lane
         self._token = token
         self._bell = bell
-        # or those that began together would all end together
-        self._until = time.monotonic() + TURN_S * random.uniform(0.5, 1.0)
+        now, chance = time.monotonic(), random.uniform(0.5, 1.0)  # or those that began together would all end together
+        far_s = min(FAR_TURN_S, warm.settings.chunk_time_limit_s * FAR_SHARE)
+        self._until, self._far_until = now + TURN_S * chance, now + max(TURN_S, far_s) * chance
         self._later: deque[Claim] = deque()
         self._ahead = FetchAhead(warm.fetcher.fetch, self._claim_ahead)
         self._asks_for_more = True
@@ -126,10 +130,8 @@ class _Turn:
         first = self._warm.queues_before(self._lane)
         if first is None:
             return None
-        now = time.monotonic()
-        # What is held for later is done first, or its images would be fetched twice; but not for ever.
-        is_over = now >= self._until and not (self._later and now < self._until + TURN_S)
-        return Next(self._lane, self._warm.settings.lease_s, first, is_over or self._warm.is_closed())
+        is_over = time.monotonic() >= (self._far_until if self._later else self._until) or self._warm.is_closed()
+        return Next(self._lane, self._warm.settings.lease_s, first, is_over)
 
     def _run(self, claim: Claim) -> tuple[ChunkResult, int]:
         """The result lines of a chunk, and how many of them came from the content cache."""
@@ -183,7 +185,7 @@ class _Turn:
         warm = self._warm
         held = sum(len(claim.chunk.items) for claim in self._later)
         is_enough = held and held >= LATER_S * warm.images_per_s[self._model]
-        is_over = time.monotonic() >= self._until or warm.is_closed()
+        is_over = time.monotonic() >= self._far_until - LATER_S or warm.is_closed()
         if is_enough or is_over or not self._asks_for_more or not warm.settings.one_redis:
             return ()
         try:

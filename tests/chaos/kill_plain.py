@@ -20,7 +20,7 @@ from tests.chaos.diary import Reader
 from tests.chaos.figures import Dose, Fault, Measured, given
 from tests.chaos.kill_worker import CHUNK, ITEM_S, PAUSE_S, tell
 from tests.chaos.plain_worker import VISIBILITY_S
-from tests.chaos.site import BY, PROCESSES
+from tests.chaos.site import PROCESSES
 from tests.support.servers import ProcessGroup, RedisServer, eventually, redis_server
 
 __all__ = ["FAULT"]
@@ -28,7 +28,7 @@ __all__ = ["FAULT"]
 TASK = "tests.chaos.plain_worker.classify_all"
 QUEUE = "celery"
 #: Tasks of one burst, by reference and by value in turn.
-BURST = 250
+BURST, BY = 250, ("reference", "value")
 #: Seconds until every image must be sent, and plain Celery at rest, once nothing is killed any more.
 END_S = 600.0
 #: What has not come back after so many seconds of quiet, with nothing in any list of the broker's, never will.

@@ -25,7 +25,7 @@ MOST_S = 5.0
 
 def strike(dose: Dose, rng: random.Random) -> Measured:
     """Kill until the dose is given, each when at most one of the crew does not serve, and see how the jobs end."""
-    with site(min(JOB, dose["images"] // 2), chunk=CHUNK, item_s=ITEM_S, workers=dose["workers"]) as here:
+    with site(min(JOB, dose["images"] // 3), chunk=CHUNK, item_s=ITEM_S, workers=dose["workers"]) as here:
         here.top_up()
         while len(here.crew.kills) < dose["kills"]:
             time.sleep(rng.uniform(0, PAUSE_S))
@@ -49,9 +49,9 @@ def tell(measured: Measured) -> str:
 
 FAULT = Fault(
     name="kill-worker",
-    title="kill -9 of a whole worker, images by reference and by blob",
+    title="kill -9 of a whole worker, images by reference, by blob and by URL",
     dose={"kills": 100, "images": 20_000, "workers": 4},
-    short={"kills": 3, "images": 600, "workers": 3},
+    short={"kills": 3, "images": 900, "workers": 3},
     strike=strike,
     tell=tell,
     promises=(

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from tests.chaos.crew import Crew, dismissed
 from tests.chaos.diary import Reader
+from tests.chaos.web import served
 from tests.support.servers import ProcessGroup, RedisServer, WorkerProcess, eventually, redis_server
 
 __all__ = ["BY", "END_S", "Job", "Site", "site"]
 
-#: How images travel; jobs take turns.
-BY = ("reference", "value")
+#: How images travel; jobs take turns. By URL they come from a server of this process, and workers fetch them ahead.
+BY = ("reference", "value", "url")
 #: Processes of each worker.
 PROCESSES = 2
 #: Seconds until everything of a site must be sent, and have ended, once nothing strikes it any more.
@@ -44,7 +45,7 @@ class Job:
 class Site:
     """Made by :func:`site`."""
 
-    def __init__(self, redis: RedisServer, folder: Path, crew: Crew, images: Path, chunk: int) -> None:
+    def __init__(self, redis: RedisServer, folder: Path, crew: Crew, images: Path, chunk: int, url: str) -> None:
         self.redis = redis
         self.folder = folder
         self.crew = crew
@@ -53,12 +54,15 @@ class Site:
         self.diary = Reader(folder / "diary")
         self.jobs: list[Job] = []
         self._chunk = chunk
+        self._list = folder / "urls.csv"
+        self._list.write_text("".join(["custom_id,url\n", *(f"{name},{url}/{name}\n" for name in self.names)]))
 
     def submit(self, by: str) -> Job:
         """Send all images as a job, with the real command in a process of its own; does not wait."""
         name = f"job-{len(self.jobs)}"
-        command = [sys.executable, "-m", "producer", "submit", str(self.images), "--model", "noop", "--job-id", name]
-        command += ["--by", by, "--chunk-size", str(self._chunk), "--force", "--detach"]
+        what, way = (self._list, "reference") if by == "url" else (self.images, by)
+        command = [sys.executable, "-m", "producer", "submit", str(what), "--model", "noop", "--job-id", name]
+        command += ["--by", way, "--chunk-size", str(self._chunk), "--force", "--detach"]
         job = Job(name, command, self.run(command))
         self.jobs.append(job)
         return job
@@ -106,18 +110,19 @@ def site(
     folder = Path(tempfile.mkdtemp(prefix="lm-chaos-"))
     pictures = folder / "images"
     _write_images(pictures, images, kinds or {})
-    values = {"CHAOS_DIARY": str(folder / "diary"), "POISON_ITEM_S": str(item_s), **(env or {})}
     command = [sys.executable, "-m", "tests.chaos.worker", "serve", "--model", "noop", "--log-level", "INFO"]
     command += ["--concurrency", str(PROCESSES), "--file-roots", str(pictures)]
     try:
-        with redis_server(aof=aof) as redis:
+        with redis_server(aof=aof) as redis, served(pictures) as address:
+            values = {"CHAOS_DIARY": str(folder / "diary"), "POISON_ITEM_S": str(item_s), **(env or {})}
+            values["LABELMILL_URL_HOSTS"] = address
 
             def enlist(log: Path) -> ProcessGroup:
                 return WorkerProcess(redis, command, log=log, env=values)
 
             with dismissed(Crew(workers, enlist, folder, ready="READY:")) as crew:
                 crew.wait_ready()
-                made = Site(redis, folder, crew, pictures, chunk)
+                made = Site(redis, folder, crew, pictures, chunk, f"http://{address}")
                 try:
                     yield made
                 finally:
