@@ -63,6 +63,7 @@ class _Turn:
         self._later: deque[Claim] = deque()
         self._ahead = FetchAhead(warm.fetcher.fetch, self._claim_ahead)
         self._asks_for_more = True
+        self._image_s = 1 / warm.images_per_s[self._model]
 
     def serve(self) -> int:
         """See :func:`serve_ticket`."""
@@ -108,6 +109,8 @@ class _Turn:
         if claim.chunk.sent_ms:
             warm.meter.queued(self._model, time.time() - claim.chunk.sent_ms / 1000)
         result, hits = self._run(claim)
+        if computed := sum(result.spent.batches):
+            self._image_s = (result.spent.decode_s + result.spent.predict_s) / computed
         result, postponed = split_postponed(result)
         warm.computed(self._model, "bulk", result)
         began = time.perf_counter()
@@ -184,7 +187,7 @@ class _Turn:
         """The references of one more chunk, which is held for later; none where there is none, or enough are held."""
         warm = self._warm
         held = sum(len(claim.chunk.items) for claim in self._later)
-        is_enough = held and held >= LATER_S * warm.images_per_s[self._model]
+        is_enough = held and held * self._image_s >= LATER_S
         is_over = time.monotonic() >= self._far_until - LATER_S or warm.is_closed()
         if is_enough or is_over or not self._asks_for_more or not warm.settings.one_redis:
             return ()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.chaos.crew import Crew, dismissed
 from tests.chaos.diary import Reader
-from tests.chaos.web import served
+from tests.support.far import served
 from tests.support.servers import ProcessGroup, RedisServer, WorkerProcess, eventually, redis_server
 
 __all__ = ["BY", "END_S", "Job", "Site", "site"]
