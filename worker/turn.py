@@ -7,6 +7,7 @@ chunk has a tenth of a second's work, and less than it may take to answer.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -63,7 +64,8 @@ class _Turn:
         self._later: deque[Claim] = deque()
         self._ahead = FetchAhead(warm.fetcher.fetch, self._claim_ahead)
         self._asks_for_more = True
-        self._image_s = 1 / warm.images_per_s[self._model]
+        rate = warm.images_per_s[self._model]
+        self._image_s = 1 / rate if rate else math.inf
 
     def serve(self) -> int:
         """See :func:`serve_ticket`."""
