@@ -2,6 +2,7 @@
 
 Each line is a JSON list: time (the monotonic clock of the machine, in seconds), process id, what, and what it is about.
 
+    held      task, chunk, token, [images]      a worker holds a chunk for later, and its images are under way
     claimed   task, chunk, token, [images]      a worker has a chunk in hand
     computed  task, chunk, image                one image of it is done
     recorded  task, chunk, token                its results are stored
@@ -111,11 +112,11 @@ class Reader:
         return not any(end.key == claim.key and end.more == claim.more[:1] for end in ends)
 
     def recoveries(self, kills: Collection[Kill]) -> list[float]:
-        """Seconds from each kill until each chunk of the killed, or a half of it, was claimed again."""
+        """Seconds from each kill until each chunk in hand of the killed, or a half of it, was claimed again."""
         return [seconds for kill in kills for seconds in self._recoveries(kill)]
 
     def _recoveries(self, kill: Kill) -> Iterator[float]:
-        later = [event for event in self.events() if event.what == "claimed" and event.at > kill.at]
+        later = [event for event in self.events() if event.what in ("held", "claimed") and event.at > kill.at]
         for claim in self.held(kill.pids, at=kill.at):
             for event in later:
                 is_half = event.job == claim.job and event.chunk.startswith(f"{claim.chunk}.")

@@ -25,6 +25,7 @@ def keep_diary(diary: Diary) -> None:
     hand = threading.local()
     worker.decode.decode_into = _decoding(worker.decode.decode_into, diary, hand)
     Ledger.claim = _claiming(Ledger.claim, diary, hand)  # type: ignore[method-assign]
+    Ledger.claim_ahead = _holding(Ledger.claim_ahead, diary)  # type: ignore[method-assign]
     Ledger.finish_and_claim = _finishing(Ledger.finish_and_claim, diary, hand)  # type: ignore[method-assign]
 
 
@@ -42,6 +43,16 @@ def _claiming(claim: Callable[..., Any], diary: Diary, hand: threading.local) ->
         return found
 
     return claim_and_tell
+
+
+def _holding(claim_ahead: Callable[..., Any], diary: Diary) -> Any:
+    def hold_and_tell(self: Ledger, *args: Any, **named: Any) -> Claim | None:
+        found: Claim | None = claim_ahead(self, *args, **named)
+        if found:
+            diary.write("held", found.job, found.chunk_id, found.token, [i.custom_id for i in found.chunk.items])
+        return found
+
+    return hold_and_tell
 
 
 def _decoding(decode: Callable[..., None], diary: Diary, hand: threading.local) -> Any:
