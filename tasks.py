@@ -47,12 +47,12 @@ def classify(
     A bad image gives ``{"custom_id": image, "status": "failed", "error": {"code", "message"}}`` and raises nothing,
     so that one of them never fails a group or a chord.
     """
-    from worker import gather, service
+    from worker import calls, gather
 
     delivery = self.request.delivery_info or {}
     # One that comes again may be what ended its process: it takes no others along.
     queue = "" if delivery.get("redelivered") else delivery.get("routing_key", "")
-    return gather.gatherer(app).classify(self.request.id, queue, service.Call(image, model, top_k, data))
+    return gather.gatherer(app).classify(self.request.id, queue, calls.Call(image, model, top_k, data))
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]

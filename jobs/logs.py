@@ -2,7 +2,7 @@
 
 Each record carries the worker, and the job and the chunk that it is about:
 
-    {"time": "2026-11-22T17:12:36.120Z", "level": "WARNING", "logger": "worker.service", "message": "...",
+    {"time": "2026-11-22T17:12:36.120Z", "level": "WARNING", "logger": "worker.turn", "message": "...",
      "worker": "labelmill-7@host", "pid": 7, "job": "job-1f", "chunk": "12"}
 """
 

@@ -19,12 +19,12 @@ from typing import Any
 from celery import Celery
 
 from jobs.patience import GONE
+from worker.calls import Call, answer_all
 from worker.fetch import is_remote
 from worker.letters import Letter, read
 from worker.postbox import Postbox, open_box
 from worker.replies import Replies
 from worker.revoked import revoked
-from worker.service import Call, answer_all
 from worker.warm import Warm, current
 
 __all__ = ["Gatherer", "gatherer"]

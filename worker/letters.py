@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
+from worker.calls import Call
 from worker.postbox import Sealed
-from worker.service import Call
 
 __all__ = ["TASK", "Letter", "read"]
 

@@ -9,10 +9,10 @@ from celery import Celery, signals, states
 from celery.app.task import Context
 
 from tests.support.servers import RedisServer, eventually
+from worker.calls import Call
 from worker.letters import Letter
 from worker.postbox import Sealed
 from worker.replies import Replies
-from worker.service import Call
 
 ANSWER = {"custom_id": "ä.jpg", "status": "succeeded", "labels": [{"label": "cat", "index": 3, "score": 0.9987}]}
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from worker import gather
+from worker.calls import Call
 from worker.gather import LONELY_S, Gatherer
-from worker.service import Call
 
 CALL = Call("a.jpg")
 
