@@ -18,8 +18,8 @@ __all__ = ["BULK_SHARE", "TURN_S", "LaneCycle", "bulk", "check_model_name", "int
 
 #: After this many interactive messages in a row, bulk goes first once: bulk is never starved.
 BULK_SHARE = 8
-#: Seconds that a ticket's turn lasts at most. It ends with the chunk that it is at, and sooner where something waits on
-#: another queue of the worker, or where the worker is asked to end.
+#: Seconds that a ticket's turn lasts at most, but where it fetches ahead. It ends with the chunk that it is at, and
+#: sooner where something waits on another queue of the worker, or where the worker is asked to end.
 TURN_S = 2.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

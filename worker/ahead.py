@@ -11,62 +11,74 @@ from worker.fetch import is_remote
 
 __all__ = ["AHEAD", "FetchAhead"]
 
-#: Images that are under way or held at once: 160 a second of a server that takes 200 ms for an answer.
-AHEAD = 32
-#: Bytes of images that are held, beyond which one is fetched at a time.
-HELD_BYTES = 64 << 20
+#: Images that are under way or held at once: 160 a second of a server that takes 200 ms for an answer. As long as none
+#: has come, nobody knows how large they are.
+AHEAD, AT_FIRST = 32, 8
+#: Bytes of images that are under way or held, were all as large as the largest so far; one always may be.
+AHEAD_BYTES = 64 << 20
 
 
 class FetchAhead:
     """Fetches what is remote in the order in which it will be asked for, :data:`AHEAD` images at the most ahead.
 
-    ``more`` gives the references of what comes after all that is expected, none where there is nothing now. Files are
-    left to whoever asks: a local file is read faster than a thread is told to.
+    ``more`` gives the references of what comes after all that is expected, none where there is nothing now. What is not
+    remote is left to whoever asks: a local file is read faster than a thread is told to.
     """
 
-    def __init__(self, fetch: Callable[[str], bytes], more: Callable[[], Sequence[str]] = lambda: ()) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[str], bytes],
+        more: Callable[[], Sequence[str]] = lambda: (),
+        *,
+        is_remote: Callable[[str], bool] = is_remote,
+    ) -> None:
         self._fetch = fetch
         self._more = more
+        self._is_remote = is_remote
         self._expected: deque[str] = deque()
-        self._under_way: dict[str, Future[bytes]] = {}
+        self._under_way: deque[tuple[str, Future[bytes]]] = deque()
+        self._largest = 0
 
     def expect(self, refs: Sequence[str]) -> None:
-        """These will be asked for, after those that are expected already."""
-        self._expected += [ref for ref in dict.fromkeys(refs) if is_remote(ref)]
+        """These will be asked for, after those that are expected already; a repeat is left to whoever asks."""
+        self._expected += filter(self._is_remote, dict.fromkeys(refs))
 
     def fetch(self, ref: str) -> bytes:
         """The bytes of one of them; raises what fetching it raised."""
-        if not is_remote(ref):
+        if not self._is_remote(ref):
             return self._fetch(ref)
-        if ref not in self._under_way:
+        if not self._under_way:
             self._send()
-        future = self._under_way.pop(ref, None)
+        future = self._taken(ref)
         self._send()
-        return self._fetch(ref) if future is None else future.result()
+        # the threads may be busy with what somebody else has forgotten: what none has begun we fetch ourselves
+        data = self._fetch(ref) if future is None or future.cancel() else future.result()
+        self._largest = max(self._largest, len(data))
+        return data
 
     def forget(self) -> None:
         """None of them will be asked for."""
         self._expected.clear()
-        for future in self._under_way.values():
+        for _, future in self._under_way:
             future.cancel()
         self._under_way.clear()
 
+    def _taken(self, ref: str) -> Future[bytes] | None:
+        for place, (name, future) in enumerate(self._under_way):
+            if name == ref:
+                del self._under_way[place]
+                return future
+        return None
+
     def _send(self) -> None:
-        while self._has_room():
+        most = max(1, min(AHEAD, AHEAD_BYTES // self._largest)) if self._largest else AT_FIRST
+        while len(self._under_way) < most:
             if not self._expected:
                 self.expect(self._more())
                 if not self._expected:
                     return
             ref = self._expected.popleft()
-            if ref not in self._under_way:
-                self._under_way[ref] = _threads().submit(self._fetch, ref)
-
-    def _has_room(self) -> bool:
-        arrived = [
-            one for one in self._under_way.values() if one.done() and not one.cancelled() and not one.exception()
-        ]
-        held = sum(len(one.result()) for one in arrived)
-        return len(self._under_way) < AHEAD and (held < HELD_BYTES or not self._under_way)
+            self._under_way.append((ref, _threads().submit(self._fetch, ref)))
 
 
 @cache

@@ -12,6 +12,7 @@ from jobs.errors import InvalidItemError, TooLargeError
 from jobs.items import Item, decode_outcomes, label_objects
 from worker.ahead import FetchAhead
 from worker.engine import Engine
+from worker.fetch import is_remote
 from worker.warm import Warm, current
 
 __all__ = ["Call", "answer_all"]
@@ -56,15 +57,16 @@ def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str,
     card, digest = engine.runtime.card, engine.runtime.digest
     items = [Item(call.image, str(position)) for position, call in enumerate(calls)]
     widest = max(call.top_k or card.top_k for call in calls)
-    ahead = FetchAhead(lambda ref: warm.fetcher.fetch(Item(ref, ref).checked().ref))
+    ahead = FetchAhead(
+        lambda ref: _bytes_of(warm, calls[int(ref)]),
+        is_remote=lambda ref: calls[int(ref)].data is None and is_remote(calls[int(ref)].image),
+    )
     if len(calls) > 1:
-        ahead.expect([call.image for call in calls if call.data is None])
-
-    def fetch(ref: str) -> bytes:
-        call = calls[int(ref)]
-        return ahead.fetch(call.image) if call.data is None else _inline(call.data, warm.settings.max_bytes)
-
-    done = engine.run(items, fetch, top_k=widest)
+        ahead.expect([item.ref for item in items])
+    try:
+        done = engine.run(items, ahead.fetch, top_k=widest)
+    finally:
+        ahead.forget()
     warm.computed(card.name, "interactive", done)
     answers: list[dict[str, Any]] = []
     for call, outcome in zip(calls, decode_outcomes(done.lines), strict=True):
@@ -76,6 +78,12 @@ def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str,
         model = {"name": card.name, "digest": digest}
         answers.append({"custom_id": call.image, "status": "succeeded", "labels": labels, "model": model})
     return answers
+
+
+def _bytes_of(warm: Warm, call: Call) -> bytes:
+    if call.data is not None:
+        return _inline(call.data, warm.settings.max_bytes)
+    return warm.fetcher.fetch(Item(call.image, call.image).checked().ref)
 
 
 def _inline(data: str, max_bytes: int) -> bytes:

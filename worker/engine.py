@@ -140,10 +140,12 @@ class Engine:
         good = 0
         fetch_s = decode_s = 0.0
         for place, item in enumerate(items, start):
-            began = fetched = perf_counter()
+            began = perf_counter()
             try:
-                data = fetch(item.ref)
-                fetched = perf_counter()
+                try:
+                    data = fetch(item.ref)
+                finally:
+                    fetched = perf_counter()
                 self.decode(data, batch[good])
                 good += 1
             except ItemError as exc:

@@ -13,18 +13,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from redis.exceptions import RedisError
+
 from jobs import logs
 from jobs.content_cache import ContentCache
 from jobs.errors import BrokerUnavailableError, LabelmillError, ModelRunError, NotFoundError, item_error
 from jobs.items import BROKEN
 from jobs.lanes import TURN_S
 from jobs.ledger import Claim, Done, Next
-from jobs.patience import GONE
 from jobs.tickets import Bell
 from worker.ahead import FetchAhead
 from worker.cached import run_cached
 from worker.engine import ChunkResult
-from worker.fetch import BLOB
+from worker.fetch import BLOB, is_remote
 from worker.postponed import in_time, split_postponed
 from worker.warm import Warm, current
 
@@ -44,13 +45,17 @@ FAR_TURN_S, FAR_SHARE = 10.0, 0.1
 def serve_ticket(lane: str, *, token: str, bell: Bell) -> int:
     """Have a turn in a lane; returns how many images it had.
 
-    It ends when nothing waits there any more, after :data:`~jobs.lanes.TURN_S`, or when something waits on another
-    queue of this worker; other brokers than the ledger's Redis are not asked, and the turn ends with its first chunk.
+    It ends when nothing waits there any more, after :data:`~jobs.lanes.TURN_S` (where it fetches ahead, after
+    :data:`FAR_TURN_S`), or when something waits on another queue of this worker; other brokers than the ledger's Redis
+    are not asked, and the turn ends with its first chunk.
     """
     return _Turn(current(), lane, token, bell).serve()
 
 
 class _Turn:
+    #: Whether the last turn of this process had to give back what it held for later.
+    was_cut_short = False
+
     def __init__(self, warm: Warm, lane: str, token: str, bell: Bell) -> None:
         self._warm = warm
         self._engine = warm.engine_of_lane(lane)
@@ -64,6 +69,7 @@ class _Turn:
         self._later: deque[Claim] = deque()
         self._ahead = FetchAhead(warm.fetcher.fetch, self._claim_ahead)
         self._asks_for_more = True
+        self._chunks = 0
         rate = warm.images_per_s[self._model]
         self._image_s = 1 / rate if rate else math.inf
 
@@ -75,13 +81,17 @@ class _Turn:
             return 0
         claim = warm.patience(lambda: warm.ledger.claim(self._lane, self._token, lease_s=warm.settings.lease_s))
         more = claim.more if claim else 0
-        while claim is not None:
-            with warm.keeper.hold(self._token), logs.about(claim.job, claim.chunk_id):
-                if claim.more and warm.settings.one_redis:
-                    self._leave_tickets(claim.more)
-                done, claim = self._attempt(claim)
-                images += done
-        self._ahead.forget()
+        try:
+            while claim is not None:
+                with warm.keeper.hold(self._token), logs.about(claim.job, claim.chunk_id):
+                    if claim.more and warm.settings.one_redis:
+                        self._leave_tickets(claim.more)
+                    done, claim = self._attempt(claim)
+                    images += done
+                    self._chunks += 1
+        finally:
+            self._ahead.forget()
+        _Turn.was_cut_short = bool(self._later)
         if self._later:  # they wait again
             self._leave_tickets(len(self._later))
         if more and not warm.settings.one_redis:  # another broker may let us wait: not while we hold a chunk
@@ -114,6 +124,10 @@ class _Turn:
         if computed := sum(result.spent.batches):
             self._image_s = (result.spent.decode_s + result.spent.predict_s) / computed
         result, postponed = split_postponed(result)
+        if postponed:  # their images were expected, and are not asked for
+            self._ahead.forget()
+            for later in self._later:
+                self._ahead.expect(_refs(later))
         warm.computed(self._model, "bulk", result)
         began = time.perf_counter()
         done = Done(
@@ -189,17 +203,26 @@ class _Turn:
         """The references of one more chunk, which is held for later; none where there is none, or enough are held."""
         warm = self._warm
         held = sum(len(claim.chunk.items) for claim in self._later)
-        is_enough = held and held * self._image_s >= LATER_S
+        # where single calls cut one turn short after the other, most of what is fetched ahead is fetched for nothing
+        most = self._chunks if self.was_cut_short else math.inf
+        is_enough = len(self._later) >= most or (held and held * self._image_s >= LATER_S)
         is_over = time.monotonic() >= self._far_until - LATER_S or warm.is_closed()
         if is_enough or is_over or not self._asks_for_more or not warm.settings.one_redis:
             return ()
         try:
             claim = warm.ledger.claim_ahead(self._lane, self._token, len(self._later), lease_s=warm.settings.lease_s)
-        except GONE as exc:
+            refs = _refs(claim) if claim else ()
+        except (RedisError, LabelmillError, TypeError) as exc:
+            # Redis is gone, or the chunk cannot be read: the one in hand must not suffer for that
             log.info("no chunk is taken for later (%s)", type(exc).__name__)
             claim = None
         if claim is None:
             self._asks_for_more = False  # until the next chunk: else each image would ask
             return ()
         self._later.append(claim)
-        return [item.ref for item in claim.chunk.items]
+        return refs
+
+
+def _refs(claim: Claim) -> list[str]:
+    """What of a chunk is on other machines."""
+    return [item.ref for item in claim.chunk.items if is_remote(item.ref)]

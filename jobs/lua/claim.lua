@@ -3,5 +3,5 @@
 -- `more`: chunks that wait behind it, as far as they are counted.
 local found = take(ARGV[1], ARGV[2], tonumber(ARGV[3]))
 if not found then return false end
-found[#found + 1] = behind(ARGV[1])
+found[#found + 1] = behind(ARGV[1], true)
 return found

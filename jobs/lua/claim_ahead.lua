@@ -4,9 +4,9 @@
 local lane, token, known = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local held = redis.call('HGET', P .. 'tokens', token)
 if not held or redis.call('HGET', P .. 'isolated', lane) == held then return false end
-local member = redis.call('LINDEX', ahead_of(token), known) -- of a call whose answer was lost
+local member = held_ahead(token)[known + 1] -- of a call whose answer was lost
 if not member then
-  if behind(lane) <= known then return false end
+  if behind(lane, false) < known + 2 then return false end
   local job, chunk = pop(lane, false)
   if not chunk then return false end
   member = lend(job, chunk, token, tonumber(ARGV[3]))

@@ -118,6 +118,16 @@ local function ahead_of(token)
   return P .. 'ahead:' .. token
 end
 
+-- What a token holds for later, in its order. Workers of an older version know nothing of that list: what they took back,
+-- and others have by now, is passed over.
+local function held_ahead(token)
+  local found = {}
+  for _, member in ipairs(redis.call('LRANGE', ahead_of(token), 0, -1)) do
+    if redis.call('HGET', P .. 'holders', member) == token then found[#found + 1] = member end
+  end
+  return found
+end
+
 -- The next chunk that waits in a lane: its job, itself, and whether it was in quarantine; nil where there is none.
 -- Jobs of a lane take turns, so that a small job is not stuck behind a large one. `any`: also of those in quarantine.
 local function pop(lane, any)
@@ -134,12 +144,12 @@ local function pop(lane, any)
   end
 end
 
--- Chunks that wait in a lane, counted up to MOST_BEHIND.
+-- Chunks that wait in a lane, counted up to MOST_BEHIND. `any`: also those in quarantine.
 local MOST_BEHIND = 64
-local function behind(lane)
+local function behind(lane, any)
   local chunks = 0
   for _, job in ipairs(redis.call('LRANGE', P .. 'lane:' .. lane, 0, MOST_BEHIND - 1)) do
-    chunks = chunks + waiting(job)
+    chunks = chunks + (any and waiting(job) or redis.call('LLEN', job_key(job, 'queued')))
   end
   return math.min(chunks, MOST_BEHIND)
 end
@@ -161,8 +171,10 @@ end
 local function take(lane, token, lease)
   local held = redis.call('HGET', P .. 'tokens', token)
   if held then return described(lane, held) end
-  local member = redis.call('LPOP', ahead_of(token))
-  if not member then
+  local member = held_ahead(token)[1]
+  if member then
+    redis.call('LREM', ahead_of(token), 1, member)
+  else
     local job, chunk, alone = pop(lane, true)
     if not chunk then return nil end
     member = lend(job, chunk, token, lease)
@@ -289,7 +301,7 @@ end
 
 -- What a token holds for later waits again, unharmed and in its order; returns the lane, nil where there is nothing.
 local function give_back_ahead(token)
-  local members = redis.call('LRANGE', ahead_of(token), 0, -1)
+  local members = held_ahead(token)
   local lane
   for i = #members, 1, -1 do
     local job, chunk = string.match(members[i], '^(.-)|(.*)$')
@@ -297,6 +309,7 @@ local function give_back_ahead(token)
     put_back(job, chunk, redis.call('HGET', job_key(job, 'payload'), chunk), 'queued')
     lane = get(job, 'lane')
   end
+  redis.call('DEL', ahead_of(token))
   return lane
 end
 

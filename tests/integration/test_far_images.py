@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.items import Item, encode_chunk
+from jobs.ledger import JobRequest
 from producer.client import Job, Labelmill
 from tests.support.far import served
 from tests.support.images import POISON_APP, assert_books, ends_of, write_images
@@ -121,3 +123,20 @@ def test_an_image_that_kills_its_process_is_the_only_one_to_blame(redis: RedisSe
     assert set(ends.values()) == {"succeeded"}
     status = assert_books(job)
     assert status.recovered == 3  # deaths, of which each is told of one chunk
+
+
+def test_a_chunk_that_cannot_be_read_fails_alone(redis: RedisServer, tmp_path: Path) -> None:
+    """No producer of ours writes one."""
+    names = write_images(tmp_path, IMAGES)
+    ledger = redis.ledger
+    with served(tmp_path) as address:
+        chunks = [encode_chunk([Item(name, f"http://{address}/{name}")]) for name in names]
+        chunks.insert(1, b'{"base":"","t":0}\n["odd",5]')
+        ledger.create("job", JobRequest("noop"))
+        for number, payload in enumerate(chunks):
+            ledger.submit("job", number, payload)
+        ledger.seal("job")
+        with worker(redis, address):
+            ends = ends_of(Labelmill(settings=redis.settings).job("job"))
+    assert ends.pop("odd") == "model_error"
+    assert ends == dict.fromkeys(names, "succeeded")
