@@ -89,10 +89,12 @@ def test_no_more_are_held_than_that() -> None:
 def test_what_others_have_forgotten_makes_nobody_wait() -> None:
     """All threads are busy with that: whoever asks fetches it."""
     gate, begun = threading.Event(), threading.Semaphore(0)
+    ended: list[str] = []
 
     def hang(ref: str) -> bytes:
         begun.release()
-        assert gate.wait(PATIENCE_S)
+        gate.wait(PATIENCE_S)
+        ended.append(ref)
         return b"1"
 
     hanging = [FetchAhead(hang) for _ in range(AHEAD // AT_FIRST)]
@@ -105,6 +107,7 @@ def test_what_others_have_forgotten_makes_nobody_wait() -> None:
         one.forget()
     try:
         assert fetched(URLS[:3], echo) == [url.encode() for url in URLS[:3]]
+        assert not ended
     finally:
         gate.set()
 
