@@ -89,6 +89,8 @@ def test_a_single_call_goes_first_and_what_was_held_waits_again(
             gate.touch()
             assert call.get(timeout=PATIENCE_S)["status"] == "succeeded"
             assert job.status().done == 1
+            eventually(Path(f"{gate}-2.begun").exists)
+            assert job.status().request_counts["leased"] == 1  # and less is held by the next turn
             Path(f"{gate}-2").touch()
             assert set(ends_of(job).values()) == {"succeeded"}
     assert assert_books(job).recovered == 0
