@@ -198,6 +198,8 @@ def label_objects(outcome: Outcome, labels: Sequence[str] | Mapping[int, str]) -
     flat = iter(outcome)
     try:
         return [{"label": labels[index], "index": index, "score": next(flat) / SCORE_UNITS} for index in flat]
+    except StopIteration:
+        raise ValueError("a result line ends with an index that has no score") from None
     except IndexError:
         names = {index: labels[index] if index < len(labels) else str(index) for index in outcome[0::2]}
         return label_objects(outcome, names)

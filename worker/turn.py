@@ -1,7 +1,7 @@
 """A turn: what a process does with a ticket. It claims one chunk of a lane after the other, and records its results.
 
-Where images come from other machines, it takes chunks for later while it is at one, so that they are on their way: a
-chunk has a tenth of a second's work, and less than it may take to answer.
+Where images come from other machines, it takes chunks for later while it is at one, so that theirs are on their way: a
+server may take longer to answer than a chunk to compute.
 """
 
 from __future__ import annotations
@@ -157,13 +157,9 @@ class _Turn:
         warm, engine = self._warm, self._engine
         items = claim.chunk.items
         refs = [item.ref for item in items]
-        is_expected = self._is_expected(claim)
-        fetch = warm.fetcher.plain(refs)
-        if fetch is None:
-            fetch = self._fetch(claim.job, refs)
-            if not is_expected:
-                self._ahead.expect(refs)
-        fetch = in_time(fetch, warm.settings.chunk_time_limit_s * OWN_SHARE)
+        plain = warm.fetcher.plain(refs)
+        self._take_in_hand(claim, () if plain else refs)
+        fetch = in_time(plain or self._fetch(claim.job, refs), warm.settings.chunk_time_limit_s * OWN_SHARE)
         if not (claim.cache and engine.runtime.decodes):
             return engine.run(items, fetch, top_k=claim.top_k), 0
         cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)
@@ -189,15 +185,15 @@ class _Turn:
 
     # -- for later ------------------------------------------------------------------------------------
 
-    def _is_expected(self, claim: Claim) -> bool:
-        """Whether a chunk was held for later. Where it was not, nothing of that is ours any more."""
+    def _take_in_hand(self, claim: Claim, refs: Sequence[str]) -> None:
+        """Begin a chunk. Where it was not held for later, nothing of that is ours any more, and ``refs`` are news."""
         self._asks_for_more = True
         if self._later and (self._later[0].job, self._later[0].chunk_id) == (claim.job, claim.chunk_id):
             self._later.popleft()
-            return True
+            return
         self._later.clear()
         self._ahead.forget()
-        return False
+        self._ahead.expect(refs)
 
     def _claim_ahead(self) -> Sequence[str]:
         """The references of one more chunk, which is held for later; none where there is none, or enough are held."""

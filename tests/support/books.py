@@ -8,7 +8,7 @@ from typing import cast
 from jobs.items import Item, decode_chunk, encode_chunk
 from jobs.ledger import COUNTS, Claim, JobRequest, JobStatus, Ledger
 
-__all__ = ["LANE", "LEASE_S", "MODEL", "Books", "chunk_of"]
+__all__ = ["LANE", "LEASE_S", "MODEL", "Books", "Seen", "chunk_of"]
 
 MODEL = "noop"
 LANE = "noop.bulk"
@@ -96,3 +96,15 @@ class Books:
                     end = entry.status or ("failed" if lines[position].startswith(b'["') else "succeeded")
                     found.setdefault(item.custom_id, []).append(end)
         return found
+
+
+class Seen:
+    """Says whether an id is new."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+
+    def __call__(self, custom_id: str) -> bool:
+        is_new = custom_id not in self._ids
+        self._ids.add(custom_id)
+        return is_new

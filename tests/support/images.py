@@ -8,6 +8,7 @@ from pathlib import Path
 from jobs.ledger import JobStatus
 from producer.client import Job, Labelmill
 from producer.sources import Files
+from tests.support.books import Seen
 from tests.support.servers import RedisServer
 
 __all__ = ["POISON_APP", "assert_books", "ends_of", "submit", "write_images"]
@@ -40,13 +41,6 @@ def ends_of(job: Job) -> dict[str, str]:
 
 def assert_books(job: Job) -> JobStatus:
     """The job's books add up, no item is outside of them, and no id is there twice; returns its status."""
-    seen: set[str] = set()
-
-    def first_seen(custom_id: str) -> bool:
-        is_new = custom_id not in seen
-        seen.add(custom_id)
-        return is_new
-
-    audit = job.client.ledger.audit(job.id, first_seen=first_seen)
+    audit = job.client.ledger.audit(job.id, first_seen=Seen())
     assert audit.problems == ()
     return audit.status

@@ -94,3 +94,8 @@ def test_outcomes_come_back_in_order_with_their_labels() -> None:
 def test_a_result_line_has_no_key_without_a_value() -> None:
     line = Result("a", "failed", error={"code": "not_found", "message": "gone"}).as_dict()
     assert line == {"custom_id": "a", "status": "failed", "error": {"code": "not_found", "message": "gone"}}
+
+
+def test_a_line_with_an_index_and_no_score_is_refused() -> None:
+    with pytest.raises(ValueError, match="no score"):
+        label_objects([0, 5000, 1], ["a", "b"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import CrashedWorkerError
-from jobs.ledger import Claim, Next
+from jobs.ledger import Claim, Done, Next
 from tests.support.books import LANE, LEASE_S, Books, chunk_of
 
 TOKEN = "token"
@@ -19,8 +19,8 @@ def ahead(books: Books, held: int = 0, token: str = TOKEN) -> Claim | None:
 def go_on(books: Books, claim: Claim, *unless: str, is_over: bool = False) -> Claim | None:
     """Finish a chunk of one item and claim the next one."""
     then = Next(LANE, LEASE_S, unless, is_over)
-    done = {"succeeded": 1, "failed": 0, "results": b"[0,5000]", "digest": "sha256:0"}
-    recorded, following = books.ledger.finish_and_claim(claim, then, **done)  # type: ignore[arg-type]
+    done = Done(succeeded=1, failed=0, results=b"[0,5000]", digest="sha256:0")
+    recorded, following = books.ledger.finish_and_claim(claim, then, **done)
     assert recorded
     return following
 

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from jobs.errors import JobError
 from jobs.ledger import COUNTS, Claim, Done, Ledger, Next
-from tests.support.books import LANE, LEASE_S, Books, chunk_of
+from tests.support.books import LANE, LEASE_S, Books, Seen, chunk_of
 from tests.support.servers import RedisServer
 
 JOBS = ("one", "two")
@@ -300,7 +300,7 @@ class LedgerMachine(RuleBasedStateMachine):
             status = self.ledger.status(job)
             assert status.request_counts == model.counts()
             assert status.ended == model.ended
-            audit = self.ledger.audit(job, first_seen=_Seen())
+            audit = self.ledger.audit(job, first_seen=Seen())
             assert audit.is_complete
             assert audit.problems == ()
             ends = {name: [end] for name, end in model.items.items() if end not in ("queued", "leased")}
@@ -414,18 +414,6 @@ class LedgerMachine(RuleBasedStateMachine):
             if at:
                 names = [line.strip(b'"').decode() for line in entry.payload.split(b"\n")[1:]]
                 yield entry.id, at, [names[i] for i in at]
-
-
-class _Seen:
-    """Says whether an id is new."""
-
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-
-    def __call__(self, custom_id: str) -> bool:
-        is_new = custom_id not in self._ids
-        self._ids.add(custom_id)
-        return is_new
 
 
 def run(ledger: Ledger, examples: int) -> None:
