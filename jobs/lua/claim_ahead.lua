@@ -11,5 +11,7 @@ if not member then
   if not chunk then return false end
   member = lend(job, chunk, token, tonumber(ARGV[3]))
   redis.call('RPUSH', ahead_of(token), member)
+  -- one that was tried alone before, and waits among the others again, keeps nobody from being tried alone
+  if redis.call('HGET', P .. 'isolated', lane) == member then redis.call('HDEL', P .. 'isolated', lane) end
 end
 return described(lane, member)

@@ -188,6 +188,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for _ in range(1 + again):
             claim = self.ledger.claim_ahead(LANE, token, len(later), lease_s=LEASE_S)
         if claim is not None:
+            assert not claim.alone
             assert not self.held[token].alone
             self._lent(claim)
             later.append(claim)
