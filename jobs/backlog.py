@@ -38,7 +38,6 @@ STANDS_S = 30
 SMOOTHING_S = 10.0
 #: Images a second of one process of which nothing is known.
 UNKNOWN_RATE = 1.0
-SERVING = ("READY", "BUSY")
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class BacklogWatch(Ticking):
 
     def _serving(self, seen: dict[str, Seen]) -> None:
         for worker in self.registry.workers():
-            if worker.state in SERVING:
+            if worker.is_serving:
                 _count(worker, seen)
 
     def _jobs(self, seen: dict[str, Seen], before: Look) -> tuple[dict[str, int], list[str]]:

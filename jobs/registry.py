@@ -60,6 +60,11 @@ class WorkerInfo:
     rate: float = 0.0
     last_ms: int = 0
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether it takes work: READY, or BUSY, which is READY with work in hand."""
+        return self.state in ("READY", "BUSY")
+
 
 class Registry:
     """What the workers of one Redis say of themselves."""
@@ -110,11 +115,11 @@ class Registry:
         return [_worker(node, raw) for node, raw in found if raw]
 
     def serving(self, model: str, digest: str = "") -> list[ModelInfo]:
-        """The model as each READY or BUSY worker serves it; empty where none does."""
+        """The model as each worker that takes work serves it; empty where none does."""
         return [
             served
             for worker in self.workers()
-            if worker.state in ("READY", "BUSY")
+            if worker.is_serving
             for served in worker.models
             if served.name == model and (not digest or served.digest == digest)
         ]

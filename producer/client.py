@@ -101,8 +101,7 @@ class Labelmill:
 
     def models(self) -> list[ModelInfo]:
         """Every model that is served, once for each worker that serves it."""
-        ready = [worker for worker in self.registry.workers() if worker.state == "READY"]
-        return [model for worker in ready for model in worker.models]
+        return [model for worker in self.registry.workers() if worker.is_serving for model in worker.models]
 
     def jobs(self) -> list[JobStatus]:
         """Every job, oldest first. Two round trips."""

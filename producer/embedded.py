@@ -83,7 +83,7 @@ class Embedded:
         worker = self._processes[-1]
         while worker.poll() is None:
             for info in registry.workers():
-                if info.state == "READY":
+                if info.is_serving:
                     return info.models[0]
             time.sleep(0.02)
         raise SetUpFailedError(self._last_words(), worker.returncode if worker.returncode > 0 else 1)

@@ -53,7 +53,7 @@ class NodeCollector(Collector):
             yield _gauge("redis_up", "1 while this worker reaches its Redis.", ({}, 0))
             return
         yield _gauge("redis_up", "1 while this worker reaches its Redis.", ({}, 1))
-        serving = Counter(m.name for w in fleet if w.state in backlog.SERVING for m in w.models)
+        serving = Counter(m.name for w in fleet if w.is_serving for m in w.models)
         yield _gauge("fleet_workers", "Workers that serve a model.", *(({"model": m}, n) for m, n in serving.items()))
         for name, doc in (("items", "Images queued or leased."), ("seconds", "Seconds until they are all done.")):
             rows = [({"model": model}, getattr(found, name)) for model, found in backlogs.items()]

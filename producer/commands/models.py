@@ -41,7 +41,7 @@ def _models(client: Labelmill) -> list[dict[str, Any]]:
     serving: dict[tuple[str, str], list[tuple[WorkerInfo, float]]] = defaultdict(list)
     for worker in client.workers():
         for model in worker.models:
-            if worker.state in ("READY", "BUSY"):
+            if worker.is_serving:
                 serving[model.name, model.digest].append((worker, model.images_per_s))
     found = []
     for (name, digest), workers in sorted(serving.items()):

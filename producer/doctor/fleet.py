@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from jobs.backlog import SERVING
 from producer.doctor.patient import Finding, Patient
 
 __all__ = ["model_not_served", "redis_unreachable"]
@@ -27,9 +26,7 @@ def model_not_served(patient: Patient) -> Iterator[Finding]:
     if patient.ledger is None:
         return
     ledger = patient.ledger
-    served = {
-        (m.name, digest) for w in patient.workers if w.state in SERVING for m in w.models for digest in ("", m.digest)
-    }
+    served = {(m.name, digest) for w in patient.workers if w.is_serving for m in w.models for digest in ("", m.digest)}
     waiting = [job.decode() for job in cast("list[bytes]", ledger.redis.zrange(f"{ledger.prefix}deadlines", 0, -1))]
     missing: dict[tuple[str, str], int] = {}
     for status in ledger.statuses(waiting):

@@ -30,8 +30,6 @@ T = TypeVar("T")
 
 #: Seconds for which the fleet is taken to be as it was: a round trip less for each request.
 FLEET_S = 0.5
-#: States in which a worker takes work.
-_SERVING = ("READY", "BUSY")
 
 
 class _Impatience(Patience):
@@ -51,7 +49,7 @@ class Fleet:
         """Each model that is served, once for each worker that takes work for it."""
         found: dict[str, list[ModelInfo]] = {}
         for worker in self.workers:
-            if worker.state in _SERVING:
+            if worker.is_serving:
                 for model in worker.models:
                     found.setdefault(model.name, []).append(model)
         return found

@@ -18,7 +18,7 @@ import pytest
 import producer
 from jobs.errors import JobError, ModelNotServedError
 from jobs.items import Item
-from jobs.registry import ModelInfo
+from jobs.registry import ModelInfo, WorkerInfo
 from producer import AsyncJob, AsyncLabelmill, Event, Job, Labelmill
 from tests.support.servers import ROOT, RedisServer, eventually, redis_server, worker_process
 
@@ -65,6 +65,19 @@ def test_waiting_has_an_end(client: Labelmill) -> None:
     with pytest.raises(TimeoutError, match="has not ended after"):
         job.wait(timeout_s=0.01)
     assert job.cancel().request_counts["cancelled"] == 1
+
+
+def test_a_worker_with_work_in_hand_serves_its_model_and_one_that_ends_does_not(client: Labelmill) -> None:
+    states = ("STARTING", "READY", "BUSY", "DEAF", "DRAINING")
+    for state in states:
+        client.registry.announce(WorkerInfo(state, state, "here", 1, 1, (ModelInfo(f"of-{state}", "sha256:1"),)))
+    try:
+        assert {m.name for m in client.models()} - {"noop"} == {"of-READY", "of-BUSY"}
+        with pytest.raises(ModelNotServedError, match="served there: noop, of-BUSY, of-READY"):
+            client.served("of-DEAF", wait_s=0.0)
+    finally:
+        for state in states:
+            client.registry.withdraw(state)
 
 
 def test_a_pinned_digest_is_taken_by_workers_of_that_file_only(client: Labelmill) -> None:

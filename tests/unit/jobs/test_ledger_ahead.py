@@ -147,6 +147,22 @@ def test_a_chunk_in_quarantine_is_tried_alone(books: Books) -> None:
     assert (at.job, later.job) == ("other", "other")  # though the other job's turn has come
 
 
+def test_one_that_was_tried_alone_before_keeps_nobody_from_being_tried_alone(books: Books) -> None:
+    books.job(["a", "b"])
+    for _ in range(2):
+        books.claimed()
+        books.pass_time(LEASE_S)
+        assert books.ledger.sweep()[0] == 1  # after the second time as two halves, in quarantine
+    books.job(["c"], ["d"], ["e"], ["f"], job="other")
+    assert books.claimed("dies").alone
+    assert books.ledger.crashed("dies", CrashedWorkerError()) == LANE  # seen, so it waits among the others again
+    at, later = books.claimed(TOKEN), ahead(books)
+    assert later is not None
+    assert (at.job, [item.custom_id for item in later.chunk.items], later.alone) == ("other", ["a"], False)
+    others = [books.claimed(), books.claimed()]
+    assert {claim.chunk.items[0].custom_id: claim.alone for claim in others} == {"d": False, "b": True}
+
+
 def test_what_an_older_version_took_back_is_others(books: Books) -> None:
     """Its sweep knows nothing of the list of what is held for later."""
     at, first, second = three_in_hand(books)
