@@ -65,16 +65,16 @@ def labelmill(model: str, *, concurrency: int | None = None, workers: int = 1) -
         command = [sys.executable, "-m", "worker", "serve", "--model", model, "--log-level", "WARNING"]
         command += ["--concurrency", str(concurrency or len(os.sched_getaffinity(0)))]
         env = {"LABELMILL_BROKER_URL": url, "LABELMILL_FILE_ROOTS": "/"}
-        processes = []
+        processes: dict[Path, subprocess.Popen[bytes]] = {}
         for number in range(workers):
             own = {**env, "LABELMILL_STATE_DIR": str(folder / f"state-{number}")}
             (folder / f"state-{number}").mkdir()
             log = folder / f"worker-{number}.log"
-            processes.append(stack.enter_context(running(command, log=log, env=own)))
+            processes[log] = stack.enter_context(running(command, log=log, env=own))
         client = Labelmill(url)
-        until(lambda: len(client.models()) == workers, f"workers of {model}")
+        until(lambda: _lives(processes) and len(client.models()) == workers, f"workers of {model}")
         yield client
-        for process in processes:  # all at once, and not one after the other
+        for process in processes.values():  # all at once, and not one after the other
             process.send_signal(signal.SIGTERM)
 
 
@@ -85,6 +85,15 @@ def until(condition: Callable[[], object], what: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not ready after {PATIENCE_S:.0f} s")
         time.sleep(0.005)
+
+
+def _lives(processes: Mapping[Path, subprocess.Popen[bytes]]) -> bool:
+    """True; exits with the words of the one that has ended, by its log."""
+    for log, process in processes.items():
+        if process.poll() is not None:
+            last = log.read_text().strip().rpartition("\n")[2]
+            raise SystemExit(f"a worker has ended with exit code {process.returncode}: {last}")
+    return True
 
 
 def timed(call: Callable[[], object]) -> float:

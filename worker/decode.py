@@ -97,10 +97,10 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Decode
         _check_size(name, _webp_canvas(data), limits)  # its decoder takes the canvas's memory when it opens
     image: Image.Image = _openers()[name](BytesIO(data))
     _check_size(name, image.size, limits)
-    whole = image.size
+    declared = image.size
     resized = _draft(image, preprocessing) if preprocessing.scaled_decode and name == "JPEG" else None
-    if name == "JPEG" and image.size == whole and (pixels := read_jpeg(data, image)) is not None:
-        return fill(pixels, resized_size(*size_of(pixels), preprocessing.resize), preprocessing, out)
+    if name == "JPEG" and (pixels := read_jpeg(data, image, declared)) is not None:
+        return fill(pixels, resized or resized_size(*size_of(pixels), preprocessing.resize), preprocessing, out)
     image.load()
     image = upright(image)
     resized = resized or resized_size(*image.size, preprocessing.resize)

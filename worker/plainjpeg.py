@@ -1,4 +1,4 @@
-"""The short way for JPEGs in colour or grey: libjpeg-turbo straight into an array.
+"""The short way for JPEGs in colour or grey, at full or at a smaller scale: libjpeg-turbo straight into an array.
 
 Pillow has the same library and makes the same pixels, but hands it the file in pieces and keeps four bytes for each
 pixel, which takes half as long again. What it does not find sound is left to Pillow, which says what is wrong or reads
@@ -18,19 +18,21 @@ __all__ = ["read_jpeg"]
 _SPACES = {"RGB": "RGB", "L": "GRAY"}
 
 
-def read_jpeg(data: bytes, image: Image.Image) -> Pixels | None:
+def read_jpeg(data: bytes, image: Image.Image, declared: tuple[int, int]) -> Pixels | None:
     """The upright pixels of a JPEG file that Pillow has opened as ``image``; ``None`` leaves them to it.
 
-    They are uint8[height, width, 3], or 1 channel for grey.
+    They are uint8[height, width, 3], or 1 channel for grey. ``declared`` is the file's (width, height), of which
+    the image's own are less where it is to be decoded at a smaller scale.
     """
     space = _SPACES.get(image.mode)
     if space is None:
         return None
     try:
         height, width = simplejpeg.decode_jpeg_header(data)[:2]
-        if (width, height) != image.size:
+        if (width, height) != declared:
             return None  # its size is what was held against the limits
-        pixels: Pixels = simplejpeg.decode_jpeg(data, space)
+        # the smallest scale that gives as much is the one whose result has this very size
+        pixels: Pixels = simplejpeg.decode_jpeg(data, space, min_width=image.width, min_height=image.height)
     except ValueError:
         return None
     return turned(pixels, image.info.get("exif"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from jobs.errors import CorruptImageError
 from tests.support.pictures import picture, saved
@@ -46,7 +47,8 @@ def by_pillow(data: bytes) -> NDArray[np.uint8]:
 
 
 def short_way(data: bytes) -> NDArray[np.uint8] | None:
-    return read_jpeg(data, Image.open(BytesIO(data)))
+    image = Image.open(BytesIO(data))
+    return read_jpeg(data, image, image.size)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -69,6 +71,20 @@ def test_it_is_turned_as_pillow_turns_it(orientation: int, mode: str) -> None:
     resized = Preprocessing(resize=20, crop=(18, 16), interpolation="bicubic")
     as_bmp = decode(saved(Image.fromarray(expected), "BMP"), resized)
     assert np.array_equal(decode(data, resized), as_bmp)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [1, 2, 4, 8])
+def test_at_a_smaller_scale_it_has_the_very_pixels_of_pillows_draft(scale: int, kind: str, mode: str) -> None:
+    data = saved(noisy(mode), "JPEG", **KINDS[kind])
+    image = Image.open(BytesIO(data))
+    assert isinstance(image, JpegImageFile)
+    image.draft(None, (SIZE[0] // scale, SIZE[1] // scale))
+    assert image.size == (-(-SIZE[0] // scale), -(-SIZE[1] // scale))
+    found = read_jpeg(data, image, SIZE)
+    assert found is not None
+    assert np.array_equal(found.squeeze(), np.asarray(image))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -103,4 +119,4 @@ def test_a_size_that_was_not_held_against_the_limits_is_not_decoded() -> None:
     data = saved(noisy(), "JPEG")
     image = Image.open(BytesIO(data))
     image._size = (SIZE[0], SIZE[1] - 1)  # as a file would have it whose header the two libraries read differently
-    assert read_jpeg(data, image) is None
+    assert read_jpeg(data, image, image.size) is None
