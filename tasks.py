@@ -15,6 +15,7 @@ from celery import Celery, Task
 from celery.signals import celeryd_init
 
 from jobs.tickets import TICKET_TASK, Bell, token_of
+from jobs.transport import WAITING
 
 __all__ = ["app", "classify", "ticket"]
 
@@ -52,7 +53,8 @@ def classify(
     delivery = self.request.delivery_info or {}
     # One that comes again may be what ended its process: it takes no others along.
     queue = "" if delivery.get("redelivered") else delivery.get("routing_key", "")
-    return gather.gatherer(app).classify(self.request.id, queue, calls.Call(image, model, top_k, data))
+    call = calls.Call(image, model, top_k, data)
+    return gather.gatherer(app).classify(self.request.id, queue, call, waiting=self.request.get(WAITING))
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]

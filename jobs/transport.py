@@ -1,4 +1,4 @@
-"""kombu's transport for Redis, which keeps its clients, and notes what it delivers by one script.
+"""kombu's transport for Redis; keeps its clients, notes what it delivers by one script, and drops what is no message.
 
 kombu makes a client of redis-py for each command that it sends, and each of them fills a table of all that Redis can
 be asked: with a single call that is a millisecond of producer and worker together, before and after its image.
@@ -6,24 +6,33 @@ be asked: with a single call that is a millisecond of producer and worker togeth
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis
 from kombu.utils.json import dumps
 
-__all__ = ["Channel", "QoS", "Transport", "install"]
+__all__ = ["WAITING", "Channel", "QoS", "Transport", "install"]
 
+log = logging.getLogger(__name__)
 
-#: KEYS: index and payloads of what is delivered and not acknowledged; ARGV: now in seconds, tag, payload.
+#: Header of a message, as its task sees it: how many messages waited behind it when it was delivered.
+WAITING = "waiting"
+#: KEYS: index and payloads of what is delivered and not acknowledged, its queue; ARGV: now in seconds, tag, payload.
 DELIVERED = """
 redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+return redis.call('LLEN', KEYS[3])
 """
 
 
 class QoS(redis.QoS):
-    """Notes a delivery by one script, where kombu's sends a transaction of four commands: every call waits for it."""
+    """Notes a delivery by one script, where kombu's sends a transaction of four commands: every call waits for it.
+
+    The same script says what else waits, so that nobody has to ask.
+    """
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """See kombu."""
@@ -34,12 +43,17 @@ class QoS(redis.QoS):
             where = message.delivery_info
             delivered = dumps([message._raw, where["exchange"], where["routing_key"]])  # type: ignore[no-untyped-call]
             script = client.register_script(DELIVERED)
-            script([self.unacked_index_key, self.unacked_key], [time.time(), delivery_tag, delivered])
+            keys = [self.unacked_index_key, self.unacked_key, where["routing_key"]]
+            message.headers[WAITING] = script(keys, [time.time(), delivery_tag, delivered])
         super(redis.QoS, self).append(message, delivery_tag)  # type: ignore[no-untyped-call]
 
 
 class Channel(redis.Channel):
-    """One client for each of its pools; clients may be shared between threads."""
+    """One client for each of its pools; clients may be shared between threads.
+
+    Anyone can put anything into a list of Redis. kombu raises on what is no message of its own, which ends the worker,
+    and then the next one, and so on: here it is dropped, and said.
+    """
 
     QoS = QoS
 
@@ -50,6 +64,39 @@ class Channel(redis.Channel):
         if client is None or client.connection_pool is not pool:  # a connection that was lost, or a fork: new pools
             client = kept[asynchronous] = super()._create_client(asynchronous)  # type: ignore[no-untyped-call]
         return client
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Callable[[Any], Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """See kombu."""
+        super().basic_consume(queue, no_ack, callback, *args, **kwargs)  # type: ignore[no-untyped-call]
+        deliver = self.connection._callbacks[queue]
+
+        def deliver_message(raw: Any) -> Any:
+            if (why := self._is_no_message(raw)) is None:
+                return deliver(raw)
+            log.warning("what was in queue %s is no message, and was dropped (%s)", queue, why)
+            return None
+
+        self.connection._callbacks[queue] = deliver_message
+
+    def _is_no_message(self, raw: Any) -> str | None:
+        """Why kombu cannot read it; None where it can."""
+        try:
+            message = self.Message(raw, channel=self)  # type: ignore[no-untyped-call]
+            where = [message.delivery_info[name] for name in ("exchange", "routing_key")]
+            if not (isinstance(message.headers, dict) and all(isinstance(name, str) for name in where)):
+                return "its headers, or its destination"
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            return repr(exc)[:200]
+        return None
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
+        except ValueError as exc:  # of its JSON or UTF-8: nothing else is read here
+            log.warning("what was in a queue is no JSON, and was dropped (%s)", exc)
+            return True
 
 
 class Transport(redis.Transport):

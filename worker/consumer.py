@@ -1,4 +1,5 @@
-"""Celery's consumer, but for how it waits: for a broker that is gone, and for a thread that is done.
+"""Celery's consumer, but for how it waits, for a broker that is gone and for a thread that is done, and for what is no
+task.
 
 Celery waits 2 s longer for its broker after each attempt, up to 30 s, and logs each of them: after a minute without
 Redis it would stand idle for another half. Ours looks each second, and says so once.
@@ -11,6 +12,7 @@ timer is due, a second later: see :func:`wake_after`.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import warnings
@@ -19,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery.exceptions import CPendingDeprecationWarning
-from celery.worker import consumer
+from celery.worker import consumer, state
 from celery.worker.state import maybe_shutdown
 
 from jobs.errors import BrokerUnavailableError
@@ -70,8 +72,25 @@ def _taken_apart() -> Iterator[None]:
         log.debug("a lost connection was used: %r", stumble)
 
 
+def _are_limits(limits: Any) -> bool:
+    """Whether these are what Celery takes for a hard and a soft time limit: seconds, or None."""
+    try:
+        hard, soft = limits
+        return math.isfinite(hard or 0) and math.isfinite(soft or 0)
+    except (TypeError, ValueError):
+        return False
+
+
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """Takes messages from the broker."""
+
+    def __init__(self, on_task_request: Callable[[Any], Any], *args: Any, **kwargs: Any) -> None:
+        def on_known_request(request: Any) -> Any:
+            if not _are_limits(request.time_limits):  # Celery finds that out when it has a place for it in the pool
+                raise ValueError(f"time limits {request.time_limits!r}")
+            return on_task_request(request)
+
+        super().__init__(on_known_request, *args, **kwargs)
 
     def call_soon_ack(self, p: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
         """Acknowledge or reject a message soon.
@@ -84,6 +103,28 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 p(*args, **kwargs)
 
         return super().call_soon_ack(careful)
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """What is called with each message.
+
+        Celery ends over one whose headers or arguments are of no form that it knows, and gives it back before, to end
+        the next worker: it is dropped.
+        """
+        receive = super().create_task_handler(*args, **kwargs)
+        lost = tuple(kind for kind in (*self.connection_errors, *self.channel_errors) if kind is not KeyError)
+
+        def receive_known(message: Any) -> Any:
+            try:
+                return receive(message)
+            except lost:
+                raise
+            except Exception as exc:  # noqa: BLE001 - it may hold anything
+                log.warning("a message that is no task was dropped (%s)", repr(exc)[:200])
+            for request in [request for request in state.reserved_requests if request._message is message]:
+                state.task_ready(request)  # it keeps no place in the pool
+            return message.reject_log_error(log, self.connection_errors)
+
+        return receive_known
 
     def register_with_event_loop(self, hub: Any) -> None:
         """The event loop begins, or begins again after a connection was lost."""

@@ -8,7 +8,6 @@ may be taken is told in :mod:`worker.letters`, and how they are answered in :mod
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -39,8 +38,6 @@ MOST_REMOTE = 8
 NEWEST = 0.3
 #: Seconds between two looks at an empty queue while a longest wait is set.
 POLL_S = 0.0005
-#: Seconds without a call after which the next one is thought to be alone: a look for others would cost it a round trip.
-LONELY_S = 0.1
 
 
 @cache
@@ -65,25 +62,27 @@ class Gatherer:
     wait_s: float = 0.0
     _answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     _call_s: float = 0.0
-    _ended_at: float = -math.inf
     #: One call in so many of those that wait: as many processes as cores are thought to take from a queue.
     _share: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
-    def classify(self, task_id: str, queue: str, call: Call) -> dict[str, Any]:
-        """The answer to a call; others that wait on its queue are answered with it."""
+    def classify(self, task_id: str, queue: str, call: Call, *, waiting: int | None = None) -> dict[str, Any]:
+        """The answer to a call; others that wait on its queue are answered with it.
+
+        ``waiting``: how many those were when it was delivered, where that is known. With none, a look for them would
+        cost the call a round trip.
+        """
         known = self._answers.pop(task_id, None)  # we are inside the trace of a call that was taken along
         if known is not None:
             return known
         began = time.perf_counter()
         most = self._most() - 1
-        is_alone = not queue or most <= 0 or (began - self._ended_at > LONELY_S and not self.wait_s)
+        is_alone = not queue or most <= 0 or (waiting == 0 and not self.wait_s)
         try:
             own, others = (answer_all([call])[0], 0) if is_alone else self._answer(call, queue, most)
         except GONE as exc:  # what was taken comes back by itself
             log.info("no calls can be taken along from %s (%s)", queue, type(exc).__name__)
             return answer_all([call])[0]
-        self._ended_at = time.perf_counter()
-        self._learn((self._ended_at - began) / (1 + others))
+        self._learn((time.perf_counter() - began) / (1 + others))
         return own
 
     def _most(self) -> int:

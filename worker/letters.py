@@ -50,9 +50,9 @@ class Letter:
 
 def read(sealed: Sealed | None, models: Collection[str], *, is_revoked: Callable[[str], bool]) -> Letter | None:
     """The call of a message to one of ``models``; None where it must be put back."""
-    if sealed is None or not _is_ours(sealed) or is_revoked(sealed.headers["id"]):
-        return None
     try:
+        if sealed is None or not _is_ours(sealed) or is_revoked(sealed.headers["id"]):
+            return None
         args, kwargs, embed = orjson.loads(sealed.body)
         call = Call(*args, **kwargs)
         if call.model is not None and call.model not in models:

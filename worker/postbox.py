@@ -70,10 +70,12 @@ class Sealed:
         """A message in kombu's form for brokers without one of their own; None where it is not in that form."""
         try:
             payload = orjson.loads(raw)
-            properties, body = payload["properties"], payload["body"]
+            headers, properties, body = payload["headers"], payload["properties"], payload["body"]
+            if not (isinstance(headers, dict) and isinstance(properties, dict)):
+                return None
             body = base64.b64decode(body) if properties.get("body_encoding") == "base64" else body.encode()
             form = payload["content-type"], payload["content-encoding"]
-            return cls(receipt, payload["headers"], properties, body, *form)
+            return cls(receipt, headers, properties, body, *form)
         except (ValueError, TypeError, KeyError, AttributeError, binascii.Error):
             return None
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -13,6 +17,7 @@ from PIL import Image
 from jobs.items import Item, decode_outcomes, encode_chunk
 from jobs.ledger import JobRequest
 from jobs.tickets import TICKET_TASK
+from producer.client import Labelmill
 from tests.support.servers import RedisServer, WorkerProcess, eventually, worker_process
 from worker.export.prepare import prepare
 
@@ -100,3 +105,72 @@ def test_a_message_that_is_no_json_is_refused_and_the_worker_serves_on(
     assert ends(redis, [Item("good", str(root / "good.png"))]) == ["succeeded"]
     assert not mark.exists()
     assert redis.client.hlen("unacked") == 0
+
+
+_PROPERTIES: dict[str, Any] = {
+    "body_encoding": "base64",
+    "delivery_tag": "tag",
+    "delivery_info": {"exchange": "", "routing_key": SINGLE},
+}
+_HEADERS: dict[str, Any] = {"task": "labelmill.classify", "id": "odd"}
+
+
+def body(arguments: object) -> str:
+    return base64.b64encode(json.dumps(arguments).encode()).decode()
+
+
+def message(**odd: object) -> bytes:
+    """One call as kombu writes it, but for what is odd."""
+    sound = {
+        "body": body([["nowhere.png"], {}, {}]),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": _HEADERS,
+        "properties": _PROPERTIES,
+    }
+    return json.dumps({**sound, **{name.replace("_", "-"): value for name, value in odd.items()}}).encode()
+
+
+ODD = {
+    "nothing": b"",
+    "no text": b"\xff\xfe{",
+    "a number": b"1",
+    "a list": b"[1]",
+    "headers: a list": message(headers=[1]),
+    "headers: text": message(headers="x"),
+    "no id": message(headers={"task": "labelmill.classify"}),
+    "id: a list": message(headers={**_HEADERS, "id": [1]}),
+    "task: a list": message(headers={**_HEADERS, "task": [1]}),
+    "time limit: text": message(headers={**_HEADERS, "timelimit": "x"}),
+    "time limit: texts": message(headers={**_HEADERS, "timelimit": ["a", "b"]}),
+    "time limit: for ever": message(headers={**_HEADERS, "timelimit": [math.inf, None]}),
+    "no properties": message(properties=None),
+    "no tag": message(properties={"delivery_info": {"exchange": "", "routing_key": SINGLE}}),
+    "no destination": message(properties={"body_encoding": "base64", "delivery_tag": "tag"}),
+    "destination: of no text": message(
+        properties={**_PROPERTIES, "delivery_info": {"exchange": [], "routing_key": {}}}
+    ),
+    "encoding: unknown": message(properties={**_PROPERTIES, "body_encoding": "rot13"}),
+    "no body": message(body=None),
+    "body: no base64": message(body="%%%"),
+    "arguments: text": message(body=body("x")),
+    "arguments: too few": message(body=body([[]])),
+    "type: none": message(content_type=None),
+}
+
+
+def test_what_is_no_message_of_celerys_is_dropped_and_the_worker_serves_on(
+    redis: RedisServer, worker: WorkerProcess, root: Path
+) -> None:
+    """Over most of these Celery ends, and gives them back before, to end the next worker."""
+    Image.new("RGB", (8, 8)).save(root / "good.png")
+    client = Labelmill(redis.broker_url)
+    for name, raw in ODD.items():
+        redis.client.lpush(SINGLE, raw)
+        call = client.celery.send_task("labelmill.classify", [str(root / "good.png")], {"model": MODEL})
+        assert call.get(timeout=30)["status"] == "succeeded", name
+    eventually(lambda: redis.client.llen(SINGLE) == redis.client.hlen("unacked") == 0, what="all are settled")
+    assert worker.process.poll() is None
+    dropped = [line["message"] for line in map(json.loads, worker.log().splitlines()) if "dropped" in line["message"]]
+    assert len(dropped) == len(ODD), dropped
+    assert all("\n" not in line for line in dropped)

@@ -9,7 +9,7 @@ from kombu import Connection, Queue
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 from kombu.transport.redis import Transport as KombusOwn
 
-from jobs.transport import QoS, Transport, install
+from jobs.transport import WAITING, QoS, Transport, install
 from producer.client import Labelmill
 from tests.support.servers import RedisServer
 from worker.postbox import RedisBox, open_box
@@ -72,6 +72,7 @@ def test_a_delivery_is_noted_by_one_script_and_comes_back_where_it_is_not_acknow
         redis.client.config_resetstat()  # of what declaring a queue takes
         first, second = queue.get(timeout=10), queue.get(timeout=10)
         assert isinstance(first.channel.qos, QoS)
+        assert (first.headers[WAITING], second.headers[WAITING]) == (1, 0), "what waited behind each of them"
         assert redis.client.zcard("unacked_index") == redis.client.hlen("unacked") == 2
         assert "cmdstat_multi" not in redis.client.info("commandstats")
         first.ack()

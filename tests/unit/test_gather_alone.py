@@ -9,29 +9,9 @@ import pytest
 
 from worker import gather
 from worker.calls import Call
-from worker.gather import LONELY_S, Gatherer
+from worker.gather import Gatherer
 
 CALL = Call("a.jpg")
-
-
-class Clock:
-    """Seconds that pass when told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(gather, "time", clock)
-    return clock
 
 
 def looks(monkeypatch: pytest.MonkeyPatch, *, wait_s: float = 0.0) -> tuple[Gatherer, list[str]]:
@@ -52,22 +32,23 @@ def looks(monkeypatch: pytest.MonkeyPatch, *, wait_s: float = 0.0) -> tuple[Gath
     return Gatherer(nobody, nobody, nobody, 8, wait_s), ways
 
 
-def test_only_calls_that_follow_each_other_look_for_more(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("waiting", "way"), [(0, "alone"), (1, "looked"), (None, "looked")])
+def test_a_call_looks_for_others_unless_it_is_known_that_none_wait(
+    waiting: int | None, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gatherer, ways = looks(monkeypatch)
-    for pause_s in (0.0, 0.0, LONELY_S / 2, LONELY_S * 2, 0.0):
-        clock.now += pause_s
-        gatherer.classify("id", "m.interactive", CALL)
-    assert ways == ["alone", "looked", "looked", "alone", "looked"]
+    gatherer.classify("id", "m.interactive", CALL, waiting=waiting)
+    assert ways == [way]
 
 
-def test_where_a_longest_wait_is_set_every_call_looks(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_longest_wait_is_set_every_call_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     gatherer, ways = looks(monkeypatch, wait_s=0.01)
-    gatherer.classify("id", "m.interactive", CALL)
+    gatherer.classify("id", "m.interactive", CALL, waiting=0)
     assert ways == ["looked"]
 
 
-def test_a_call_that_comes_again_takes_no_others_along(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_comes_again_takes_no_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
     gatherer, ways = looks(monkeypatch)
     for _ in range(2):
-        gatherer.classify("id", "", CALL)
+        gatherer.classify("id", "", CALL, waiting=8)
     assert ways == ["alone", "alone"]

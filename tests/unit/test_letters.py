@@ -85,6 +85,7 @@ def test_a_call_that_others_wait_for_is_taken_along_but_is_not_plain(name: str) 
         sealed(retries=1),
         sealed(redelivered=True),
         sealed(timelimit=[5, None]),
+        sealed(timelimit=5),
         sealed(stamps={"team": "a"}),
         sealed(ignore_result=True),
         sealed(compression="gzip"),
@@ -110,6 +111,18 @@ def test_a_message_of_kombu_is_read_as_it_was_sent() -> None:
     assert message == Sealed(7, {"id": "x"}, properties, b'[["a.jpg"], {}, {}]')
 
 
-@pytest.mark.parametrize("raw", [b"", b"no JSON", b"[]", b"{}", b'{"body": 3, "properties": {}, "headers": {}}'])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"no JSON",
+        b"[]",
+        b"{}",
+        b'{"body": 3, "properties": {}, "headers": {}}',
+        b'{"body": "", "properties": {}, "headers": [1], "content-type": "", "content-encoding": ""}',
+        b'{"body": "", "properties": {}, "headers": null, "content-type": "", "content-encoding": ""}',
+        b'{"body": "", "properties": [], "headers": {}, "content-type": "", "content-encoding": ""}',
+    ],
+)
 def test_what_is_no_message_of_kombu_is_not_read(raw: bytes) -> None:
     assert Sealed.of_payload(0, raw) is None
