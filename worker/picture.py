@@ -13,7 +13,19 @@ from PIL import Image
 
 from jobs.errors import UnsupportedFormatError
 
-__all__ = ["Box", "Picture", "Pixels", "channels_of", "cut", "is_on_its_side", "planes", "size_of", "turned", "upright"]
+__all__ = [
+    "Box",
+    "Picture",
+    "Pixels",
+    "channels_of",
+    "cut",
+    "is_on_its_side",
+    "pixels_of",
+    "planes",
+    "size_of",
+    "turned",
+    "upright",
+]
 
 Pixels = NDArray[np.uint8]
 Picture = Image.Image | Pixels
@@ -76,6 +88,13 @@ def cut(picture: Picture, box: Box) -> Picture:
         return picture.crop(box)
     left, top, right, bottom = box
     return picture[top:bottom, left:right]
+
+
+def pixels_of(picture: Picture) -> Pixels:
+    """The pixels of a picture: uint8[height, width, 3 or 1]."""
+    if isinstance(picture, Image.Image):
+        return np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.height, picture.width, -1)
+    return picture
 
 
 def planes(picture: Picture, box: Box) -> list[Pixels]:

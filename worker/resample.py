@@ -1,9 +1,9 @@
-"""Resize and crop in one step: only what the crop needs is computed, as products of matrices.
+"""Resize and crop in one step: only what the crop needs is computed.
 
 The geometry is that of torchvision's ``Resize`` and ``CenterCrop`` on a PIL image. The filters, their weights in 22
 bits, the order of the two passes and the rounding to 8 bits between them are those of Pillow 13's ``resize``
-(``src/libImaging/Resample.c``), so that every pixel is within 1 grey level of theirs, and nearly all are the same:
-see :func:`_doubled`.
+(``src/libImaging/Resample.c``). Compiled (:mod:`worker.kernels`), every pixel is the very same. Without, the sums are
+products of matrices, whose pixels are within 1 grey level of Pillow's, and nearly all the same: see :func:`_doubled`.
 
 Pillow takes one pixel after the other. A product of matrices does the same sums several times as fast, though it
 multiplies by many zeros: a *band* of neighbouring pixels of the result, and of the source that they come from, at once.
@@ -12,7 +12,6 @@ multiplies by many zeros: a *band* of neighbouring pixels of the result, and of 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -23,8 +22,10 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from jobs.errors import TooLargeError
+from worker.kernels import MOST_ROW, Kernel, Taps, kernel
 from worker.models.card import Interpolation, Preprocessing
-from worker.picture import Box, Picture, Pixels, channels_of, cut, planes, size_of
+from worker.picture import Box, Picture, Pixels, channels_of, cut, pixels_of, planes, size_of
+from worker.rooms import room
 
 __all__ = ["fill", "resized_size"]
 
@@ -44,11 +45,8 @@ STRIP = 1 << 19
 ROUNDING, MOST_DOUBT = 2.0**-15, 0.25
 #: Pixels of a resized picture up to which ``nearest`` makes all of it, for the sake of the very same pixels.
 WHOLE_PIXELS = 1 << 24
-#: Values of one kind up to which a thread keeps their memory for the next image.
-KEPT_VALUES = 1 << 20
 
 _Floats = NDArray[np.float32]
-_rooms = threading.local()
 
 
 class _Axis(NamedTuple):
@@ -132,6 +130,11 @@ def fill(picture: Picture, resized: tuple[int, int], preprocessing: Preprocessin
         return _write(cut(picture, _box(across, down)), out, is_bgr=is_bgr)
     if preprocessing.interpolation == "nearest":
         return _write(_nearest(picture, resized, across, down), out, is_bgr=is_bgr)
+    if max(_taps_of(axis, preprocessing.interpolation) * axis.length for axis in (across, down)) > MOST_WEIGHTS:
+        raise TooLargeError(f"an image of {across.source} x {down.source} pixels is too long to be resized")
+    compiled = kernel()
+    if compiled is not None and _is_for_kernel(picture, across, down, preprocessing.interpolation):
+        return _write(_compiled(compiled, picture, across, down, preprocessing.interpolation), out, is_bgr=is_bgr)
     found = _resample(picture, across, down, preprocessing.interpolation)
     for channel in range(3):
         out[:, :, 2 - channel if is_bgr else channel] = found[channel % len(found)]
@@ -149,10 +152,7 @@ def _box(across: _Axis, down: _Axis) -> Box:
 
 
 def _write(picture: Picture, out: Pixels, *, is_bgr: bool) -> None:
-    if isinstance(picture, Image.Image):
-        pixels = np.frombuffer(picture.tobytes(), np.uint8).reshape(out.shape[0], out.shape[1], -1)
-    else:
-        pixels = picture
+    pixels = pixels_of(picture)
     out[...] = pixels[:, :, ::-1] if is_bgr else pixels
 
 
@@ -177,11 +177,34 @@ def _source(axis: _Axis) -> tuple[int, float, float, int]:
     return int(begin), begin, end, min(math.ceil(end), axis.source)
 
 
+def _is_for_kernel(picture: Picture, across: _Axis, down: _Axis, interpolation: Interpolation) -> bool:
+    """Whether it takes no more memory than a core's cache holds: all but lines of tens of thousands of pixels."""
+    weights = max(_taps_of(axis, interpolation) * axis.length for axis in (across, down))
+    return weights <= WEIGHTS and across.source * channels_of(picture) <= MOST_ROW
+
+
+def _compiled(compiled: Kernel, picture: Picture, across: _Axis, down: _Axis, interpolation: Interpolation) -> Pixels:
+    """uint8[height, width, 3 or 1]."""
+    columns, rows = _kept_taps(across, interpolation), _kept_taps(down, interpolation)
+    part = pixels_of(cut(picture, (columns.start, rows.start, columns.stop, rows.stop)))
+    return compiled.resample(part, columns, rows, is_down_first=_is_down_first(across, down))
+
+
+@lru_cache(maxsize=KEPT_AXES)
+def _kept_taps(axis: _Axis, interpolation: Interpolation) -> Taps:
+    firsts, _, weights = _weights(axis, interpolation)
+    # as many taps are read for each pixel: where they would end behind the source, they begin before their first one
+    begins = np.minimum(firsts, axis.source - weights.shape[1])
+    places = np.arange(weights.shape[1]) - (firsts - begins)[:, None]
+    moved = np.where(places >= 0, np.take_along_axis(weights, np.maximum(places, 0), axis=1), 0.0)
+    start, stop = int(begins.min()), int(begins.max()) + weights.shape[1]
+    exact = np.rint(moved * (1 << PRECISION_BITS)).astype(np.int32)
+    return Taps(start, stop, (begins - start).astype(np.int32), np.ascontiguousarray(exact))
+
+
 def _resample(picture: Picture, across: _Axis, down: _Axis, interpolation: Interpolation) -> list[_Floats]:
     """A float32[height, width] for each channel, whose fractions are to be cut off."""
     _one_thread()
-    if max(_taps_of(axis, interpolation) * axis.length for axis in (across, down)) > MOST_WEIGHTS:
-        raise TooLargeError(f"an image of {across.source} x {down.source} pixels is too long to be resized")
     resample = _down_then_across if _is_down_first(across, down) else _across_then_down
     result = _whole(resample(picture, across, down, interpolation)).reshape(down.length, -1, across.length)
     return [result[:, channel] for channel in range(result.shape[1])]
@@ -198,7 +221,7 @@ def _is_down_first(across: _Axis, down: _Axis) -> bool:
 def _across_then_down(picture: Picture, across: _Axis, down: _Axis, interpolation: Interpolation) -> _Floats:
     channels = channels_of(picture)
     top, bottom = _reached(down, interpolation)
-    middle = _room("middle", bottom - top, channels, across.length)
+    middle = room("middle", bottom - top, channels, across.length)
     for bands in _parts(across, interpolation):
         left, right = bands[0].first, bands[-1].last
         step = max(1, STRIP // (channels * (right - left)))
@@ -209,7 +232,7 @@ def _across_then_down(picture: Picture, across: _Axis, down: _Axis, interpolatio
                 np.matmul(source[:, first - left : last - left], weights, out=goal[:, start:stop])
             _doubled(goal[:, bands[0].start : bands[-1].stop], _doubt(across, interpolation))
     lines = middle.reshape(len(middle), -1)
-    result = _room("result", down.length, lines.shape[1])
+    result = room("result", down.length, lines.shape[1])
     for bands in _parts(down, interpolation):
         for first, last, start, stop, weights in bands:
             np.matmul(weights.T, lines[first - top : last - top], out=result[start:stop])
@@ -219,13 +242,13 @@ def _across_then_down(picture: Picture, across: _Axis, down: _Axis, interpolatio
 def _down_then_across(picture: Picture, across: _Axis, down: _Axis, interpolation: Interpolation) -> _Floats:
     channels = channels_of(picture)
     left, right = _reached(across, interpolation)
-    middle = _room("middle", down.length, channels * (right - left))
+    middle = room("middle", down.length, channels * (right - left))
     for bands in _parts(down, interpolation):
         for first, last, start, stop, weights in bands:
             source = _floats(picture, (left, first, right, last)).reshape(last - first, -1)
             np.matmul(weights.T, source, out=middle[start:stop])
     lines = _doubled(middle, _doubt(down, interpolation)).reshape(-1, right - left)
-    result = _room("result", len(lines), across.length)
+    result = room("result", len(lines), across.length)
     for bands in _parts(across, interpolation):
         for first, last, start, stop, weights in bands:
             np.matmul(lines[:, first - left : last - left], weights, out=result[:, start:stop])
@@ -246,7 +269,7 @@ def _doubled(values: _Floats, doubt: float) -> _Floats:
     """
     np.clip(values, 0.0, 255.0, out=values)
     values += 0.5 - doubt
-    above = np.add(values, 2 * doubt, out=_room("above", *values.shape))
+    above = np.add(values, 2 * doubt, out=room("above", *values.shape))
     np.floor(values, out=values)
     np.floor(above, out=above)
     values += above
@@ -260,26 +283,10 @@ def _whole(values: _Floats) -> _Floats:
     return np.clip(values, 0.0, 255.5, out=values)
 
 
-def _room(name: str, *shape: int) -> _Floats:
-    """Memory for values in float32, the same for each image in a thread.
-
-    What is asked of the system anew for each image has to be mapped and cleared page by page, which takes longer than
-    all that is computed in it.
-    """
-    size = math.prod(shape)
-    if size > KEPT_VALUES:
-        return np.empty(shape, np.float32)
-    room: _Floats | None = vars(_rooms).get(name)
-    if room is None or room.size < size:
-        room = np.empty(size, np.float32)
-        setattr(_rooms, name, room)
-    return room[:size].reshape(shape)
-
-
 def _floats(picture: Picture, box: Box) -> _Floats:
     """A part of a picture as float32[height x channels, width], the channels of a row below each other."""
     part = planes(picture, box)
-    floats = _room("source", box[3] - box[1], len(part), box[2] - box[0])
+    floats = room("source", box[3] - box[1], len(part), box[2] - box[0])
     for channel, plane in enumerate(part):
         floats[:, channel] = plane
     return floats.reshape(-1, floats.shape[2])

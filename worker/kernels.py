@@ -1,0 +1,125 @@
+"""The compiled passes of a resize, ``worker/resample.c``: where they were built, and the processor can run them.
+
+Installing builds them where there is a C compiler. Without them NumPy does the same work in three times the time, see
+:mod:`worker.resample`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.picture import Pixels
+from worker.rooms import room
+
+__all__ = ["Kernel", "Taps", "built", "kernel"]
+
+#: Rows that are computed at once.
+LANES = 16
+#: Bytes of a row up to which sixteen of them stay in a core's cache.
+MOST_ROW = 1 << 17
+
+
+class _CAxis(ctypes.Structure):
+    _fields_ = (
+        ("length", ctypes.c_int32),
+        ("taps", ctypes.c_int32),
+        ("first", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """What each pixel along an axis of the result is made of: ``weights``: int32[length, taps] in 22 bits.
+
+    They belong to the pixels of the source from ``first`` on, int32[length], counted from ``start``. No pixel is read
+    before ``start`` or from ``stop`` on.
+    """
+
+    start: int
+    stop: int
+    first: NDArray[np.int32]
+    weights: NDArray[np.int32]
+
+    @cached_property
+    def of_c(self) -> _CAxis:
+        """The same for C; lives as long as this."""
+        assert self.first.flags.c_contiguous
+        assert self.weights.flags.c_contiguous
+        return _CAxis(*self.weights.shape, self.first.ctypes.data, self.weights.ctypes.data)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+class Kernel:
+    """Resizes arrays of pixels, to the very pixels of Pillow. Other threads run meanwhile."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._across, self._down = library.labelmill_across, library.labelmill_down
+        pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int32
+        axis = ctypes.POINTER(_CAxis)
+        self._across.argtypes = (pointer, size, number, number, number, axis, pointer, size, pointer)
+        self._down.argtypes = (pointer, size, number, axis, pointer, size)
+        self._across.restype = self._down.restype = None
+
+    def resample(self, source: Pixels, across: Taps, down: Taps, *, is_down_first: bool) -> Pixels:
+        """The result, uint8[len(down), len(across), channels], of the part of the source that it needs.
+
+        ``source``: uint8[down.stop - down.start, across.stop - across.start, 3 or 1].
+        """
+        height, width, channels = source.shape
+        if (height, width) != (down.stop - down.start, across.stop - across.start) or channels not in (1, 3):
+            raise ValueError(f"a part of {width} x {height} pixels with {channels} channels")
+        if source.strides[1:] != (channels, 1):
+            source = np.ascontiguousarray(source)
+        result = np.empty((len(down), len(across), channels), np.uint8)
+        if is_down_first:
+            middle = room("lines", len(down), width, channels, dtype=np.uint8)
+            self._pass_down(source, down, middle)
+            self._pass_across(middle, across, result)
+        else:
+            middle = room("lines", height, len(across), channels, dtype=np.uint8)
+            self._pass_across(source, across, middle)
+            self._pass_down(middle, down, result)
+        return result
+
+    def _pass_across(self, source: Pixels, taps: Taps, result: Pixels) -> None:
+        rows, width, channels = source.shape
+        scratch = room("scratch", LANES * ((width + len(taps)) * channels + LANES), dtype=np.uint8)
+        self._across(
+            source.ctypes.data,
+            source.strides[0],
+            rows,
+            width * channels,
+            channels,
+            taps.of_c,
+            result.ctypes.data,
+            result.strides[0],
+            scratch.ctypes.data,
+        )
+
+    def _pass_down(self, source: Pixels, taps: Taps, result: Pixels) -> None:
+        row = source.shape[1] * source.shape[2]
+        self._down(source.ctypes.data, source.strides[0], row, taps.of_c, result.ctypes.data, result.strides[0])
+
+
+@cache
+def kernel() -> Kernel | None:
+    """The one of this process; None where it was not built, or the processor cannot run it."""
+    path = built()
+    library = path and ctypes.CDLL(str(path))
+    return Kernel(library) if library and library.labelmill_is_usable() else None
+
+
+def built() -> Path | None:
+    """What was made of ``worker/resample.c``."""
+    paths = (Path(__file__).with_name(f"_resample{suffix}") for suffix in EXTENSION_SUFFIXES)
+    return next((path for path in paths if path.exists()), None)
