@@ -26,6 +26,7 @@ from jobs.settings import Settings
 from worker.decode import DecodeLimits, decode_into
 from worker.engine import ChunkResult, Engine, top
 from worker.fetch import Fetcher
+from worker.kernels import kernel
 from worker.leases import LeaseKeeper
 from worker.metrics import Meter, NoMeter, make_meter
 from worker.models import golden, loader
@@ -151,6 +152,8 @@ def _set_up(
             *(runtime.card.name, runtime.digest[:19], os.getpid(), time.monotonic() - started),
             *(runtime.device, runtime.precision, batch_size, rate),
         )
+    if kernel() is None and any(engine.runtime.decodes for engine in engines.values()):
+        log.info("images are resized by NumPy, in three times the time: no C compiler was there, or no AVX2 is")
     meter = make_meter(settings)
     keeper = LeaseKeeper(ledger, lease_s=settings.lease_s, meter=meter, note=note)
     keeper.start()

@@ -73,6 +73,8 @@ def _run(engine: Engine, project: Path, began: float) -> None:
         eventually(lambda: gateway.workers() == WORKERS, 180, what=f"{WORKERS} workers serve")
         eventually(lambda: engine.healthy("worker") == WORKERS, 120, what="their health checks say so")
         assert engine.within("worker", "id", "-u") == "10001\n"
+        compiled = "from worker.kernels import built; print(built() is not None)"
+        assert engine.within("worker", "python3", "-c", compiled) == "True\n"
         say(began, f"{WORKERS} workers ready")
         flower_answers(engine.flower_port)
         prometheus = Prometheus(engine.prometheus_port)

@@ -21,7 +21,7 @@ __all__ = ["Base", "Engine", "leave_the_network", "prepare_base"]
 
 IMAGE = "labelmill-base:bookworm"
 SERVICE = "com.docker.compose.service"
-PACKAGES = "ca-certificates,python3,python3-venv,nginx-light,prometheus,redis-server"
+PACKAGES = "ca-certificates,gcc,libc6-dev,python3,python3-venv,nginx-light,prometheus,redis-server"
 #: The same with an entrypoint, as the image of Prometheus's own has one.
 PROMETHEUS = "labelmill-prometheus:bookworm"
 #: Of Linux: unshare(2), and netdevice(7).
