@@ -43,7 +43,7 @@ class QoS(redis.QoS):
             where = message.delivery_info
             delivered = dumps([message._raw, where["exchange"], where["routing_key"]])  # type: ignore[no-untyped-call]
             script = client.register_script(DELIVERED)
-            keys = [self.unacked_index_key, self.unacked_key, where["routing_key"]]
+            keys = [self.unacked_index_key, self.unacked_key, where["routing_key"] or ""]
             message.headers[WAITING] = script(keys, [time.time(), delivery_tag, delivered])
         super(redis.QoS, self).append(message, delivery_tag)  # type: ignore[no-untyped-call]
 
@@ -70,26 +70,26 @@ class Channel(redis.Channel):
     ) -> None:
         """See kombu."""
         super().basic_consume(queue, no_ack, callback, *args, **kwargs)  # type: ignore[no-untyped-call]
-        deliver = self.connection._callbacks[queue]
 
-        def deliver_message(raw: Any) -> Any:
-            if (why := self._is_no_message(raw)) is None:
-                return deliver(raw)
-            log.warning("what was in queue %s is no message, and was dropped (%s)", queue, why)
-            return None
+        def deliver(raw: Any) -> Any:
+            try:
+                message = self._message(raw)
+            except (LookupError, TypeError, ValueError, AttributeError) as exc:
+                log.warning("what was in queue %s is no message, and was dropped (%s)", queue, repr(exc)[:200])
+                return None
+            if not no_ack:
+                self.qos.append(message, message.delivery_tag)
+            return callback(message)
 
-        self.connection._callbacks[queue] = deliver_message
+        self.connection._callbacks[queue] = deliver
 
-    def _is_no_message(self, raw: Any) -> str | None:
-        """Why kombu cannot read it; None where it can."""
-        try:
-            message = self.Message(raw, channel=self)  # type: ignore[no-untyped-call]
-            where = [message.delivery_info[name] for name in ("exchange", "routing_key")]
-            if not (isinstance(message.headers, dict) and all(isinstance(name, str) for name in where)):
-                return "its headers, or its destination"
-        except (LookupError, TypeError, ValueError, AttributeError) as exc:
-            return repr(exc)[:200]
-        return None
+    def _message(self, raw: Any) -> Any:
+        """The message of a payload; raises one of four kinds of error where it is none."""
+        message = self.Message(raw, channel=self)  # type: ignore[no-untyped-call]
+        where = [message.delivery_info[name] for name in ("exchange", "routing_key")]
+        if not (isinstance(message.headers, dict) and all(isinstance(name, str | None) for name in where)):
+            raise TypeError("its headers, or its destination")
+        return message
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

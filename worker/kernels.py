@@ -7,6 +7,7 @@ Installing builds them where there is a C compiler. Without them NumPy does the 
 from __future__ import annotations
 
 import ctypes
+import logging
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -19,6 +20,8 @@ from worker.picture import Pixels
 from worker.rooms import room
 
 __all__ = ["Kernel", "Taps", "built", "kernel"]
+
+log = logging.getLogger(__name__)
 
 #: Rows that are computed at once.
 LANES = 16
@@ -115,8 +118,14 @@ class Kernel:
 def kernel() -> Kernel | None:
     """The one of this process; None where it was not built, or the processor cannot run it."""
     path = built()
-    library = path and ctypes.CDLL(str(path))
-    return Kernel(library) if library and library.labelmill_is_usable() else None
+    if path is None:
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as exc:  # of another machine, or where nothing may be run from
+        log.warning("the compiled resize cannot be loaded: %s", exc)
+        return None
+    return Kernel(library) if library.labelmill_is_usable() else None
 
 
 def built() -> Path | None:
