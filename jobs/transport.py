@@ -24,7 +24,8 @@ WAITING = "waiting"
 DELIVERED = """
 redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-return redis.call('LLEN', KEYS[3])
+local waiting = redis.pcall('LLEN', KEYS[3])
+return type(waiting) == 'number' and waiting or 0
 """
 
 
@@ -43,7 +44,7 @@ class QoS(redis.QoS):
             where = message.delivery_info
             delivered = dumps([message._raw, where["exchange"], where["routing_key"]])  # type: ignore[no-untyped-call]
             script = client.register_script(DELIVERED)
-            keys = [self.unacked_index_key, self.unacked_key, where["routing_key"] or ""]
+            keys = [self.unacked_index_key, self.unacked_key, getattr(message, "queue", "")]
             message.headers[WAITING] = script(keys, [time.time(), delivery_tag, delivered])
         super(redis.QoS, self).append(message, delivery_tag)  # type: ignore[no-untyped-call]
 
@@ -56,6 +57,7 @@ class Channel(redis.Channel):
     """
 
     QoS = QoS
+    _is_read = False
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         pool = self.async_pool if asynchronous else self.pool
@@ -72,11 +74,13 @@ class Channel(redis.Channel):
         super().basic_consume(queue, no_ack, callback, *args, **kwargs)  # type: ignore[no-untyped-call]
 
         def deliver(raw: Any) -> Any:
+            self._is_read = True
             try:
                 message = self._message(raw)
             except (LookupError, TypeError, ValueError, AttributeError) as exc:
                 log.warning("what was in queue %s is no message, and was dropped (%s)", queue, repr(exc)[:200])
                 return None
+            message.queue = queue  # what it says of itself may be another key
             if not no_ack:
                 self.qos.append(message, message.delivery_tag)
             return callback(message)
@@ -89,13 +93,19 @@ class Channel(redis.Channel):
         where = [message.delivery_info[name] for name in ("exchange", "routing_key")]
         if not (isinstance(message.headers, dict) and all(isinstance(name, str | None) for name in where)):
             raise TypeError("its headers, or its destination")
+        if not isinstance(message.delivery_tag, str):
+            raise TypeError("its tag")
         return message
 
     def _brpop_read(self, **options: Any) -> Any:
+        self._is_read = False
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
-        except ValueError as exc:  # of its JSON or UTF-8: nothing else is read here
-            log.warning("what was in a queue is no JSON, and was dropped (%s)", exc)
+        except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as exc:
+            # of its JSON or UTF-8, or of kombu's own types in JSON; what is read is delivered here, too
+            if self._is_read or (isinstance(exc, AttributeError) and exc.obj is None):
+                raise
+            log.warning("what was in a queue is no JSON, and was dropped (%s)", repr(exc)[:200])
             return True
 
 

@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery.worker.consumer")
 
 
+#: How Celery stumbles over what a message holds. All else, such as a lack of memory, is no fault of a message.
+ODD = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+
 class _Bed:
     """Where the event loop of this process sleeps: an eventfd that wakes it, -1 before there is one."""
 
@@ -87,8 +91,15 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def __init__(self, on_task_request: Callable[[Any], Any], *args: Any, **kwargs: Any) -> None:
         def on_known_request(request: Any) -> Any:
             if not _are_limits(request.time_limits):  # Celery finds that out when it has a place for it in the pool
-                raise ValueError(f"time limits {request.time_limits!r}")
-            return on_task_request(request)
+                return self._refuse(request, f"time limits {request.time_limits!r}")
+            try:
+                return on_task_request(request)
+            except self._lost():
+                raise
+            except ODD as exc:
+                if release := getattr(self.controller, "_quick_release", None):
+                    release()  # the place in the pool that Celery took before
+                return self._refuse(request, repr(exc))
 
         super().__init__(on_known_request, *args, **kwargs)
 
@@ -111,20 +122,29 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         the next worker: it is dropped.
         """
         receive = super().create_task_handler(*args, **kwargs)
-        lost = tuple(kind for kind in (*self.connection_errors, *self.channel_errors) if kind is not KeyError)
 
         def receive_known(message: Any) -> Any:
             try:
                 return receive(message)
-            except lost:
+            except self._lost():
                 raise
-            except Exception as exc:  # noqa: BLE001 - it may hold anything
+            except ODD as exc:
                 log.warning("a message that is no task was dropped (%s)", repr(exc)[:200])
-            for request in [request for request in state.reserved_requests if request._message is message]:
-                state.task_ready(request)  # it keeps no place in the pool
-            return message.reject_log_error(log, self.connection_errors)
+            if not message.acknowledged:  # Celery rejects one of an unknown task before it stumbles over its id
+                message.reject_log_error(log, self.connection_errors)
+            return None
 
         return receive_known
+
+    def _refuse(self, request: Any, why: str) -> None:
+        """Drop a request that Celery has made, and cannot run."""
+        log.warning("a message that is no task was dropped (%s)", why[:200])
+        state.task_ready(request)
+        request.reject(requeue=False)
+
+    def _lost(self) -> tuple[type[Exception], ...]:
+        """What says that the broker is gone. kombu counts KeyError among these, as which a missing header comes."""
+        return tuple(kind for kind in (*self.connection_errors, *self.channel_errors) if kind is not KeyError)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """The event loop begins, or begins again after a connection was lost."""

@@ -156,6 +156,14 @@ ODD = {
     "arguments: text": message(body=body("x")),
     "arguments: too few": message(body=body([[]])),
     "type: none": message(content_type=None),
+    "tag: a list": message(properties={**_PROPERTIES, "delivery_tag": [1]}),
+    "nested": b"[" * 5000,
+    "a type of kombu's": b'{"__type__":"decimal","__value__":"x"}',
+    "another": b'{"__type__":"datetime","__value__":5}',
+    "unknown, and id: a list": message(headers={"task": "nope", "id": [1]}),
+    "stamped headers: a number": message(headers={**_HEADERS, "stamped_headers": 5}),
+    "time limit: texts, for later": message(headers={**_HEADERS, "timelimit": "x", "eta": "2020-01-01T00:00:00"}),
+    "arguments: nested": message(body=base64.b64encode(b"[[%b1%b], {}, {}]" % (b"[" * 600, b"]" * 600)).decode()),
 }
 
 
@@ -174,3 +182,14 @@ def test_what_is_no_message_of_celerys_is_dropped_and_the_worker_serves_on(
     dropped = [line["message"] for line in map(json.loads, worker.log().splitlines()) if "dropped" in line["message"]]
     assert len(dropped) == len(ODD), dropped
     assert all("\n" not in line for line in dropped)
+
+
+def test_a_message_may_name_any_key_as_its_destination(redis: RedisServer, worker: WorkerProcess, root: Path) -> None:
+    Image.new("RGB", (8, 8)).save(root / "good.png")
+    client = Labelmill(redis.broker_url)
+    for key in ("unacked", "unacked_index", None):
+        where = {"exchange": "", "routing_key": key}
+        redis.client.lpush(SINGLE, message(properties={**_PROPERTIES, "delivery_info": where}))
+        call = client.celery.send_task("labelmill.classify", [str(root / "good.png")], {"model": MODEL})
+        assert call.get(timeout=30)["status"] == "succeeded", key
+    assert worker.process.poll() is None
