@@ -1,5 +1,4 @@
-"""Celery's consumer, but for how it waits, for a broker that is gone and for a thread that is done, and for what is no
-task.
+"""Celery's consumer, but for how it waits (for a broker that is gone, a thread that is done) and for what is no task.
 
 Celery waits 2 s longer for its broker after each attempt, up to 30 s, and logs each of them: after a minute without
 Redis it would stand idle for another half. Ours looks each second, and says so once.

@@ -16,6 +16,8 @@ __all__ = ["read_jpeg"]
 
 #: Colour spaces by the modes of Pillow's image; four inks are left to Pillow.
 _SPACES = {"RGB": "RGB", "L": "GRAY"}
+#: libjpeg-turbo scales by eighths. Two of them give a side of fewer pixels than this the same length.
+SCALES = 8
 
 
 def read_jpeg(data: bytes, image: Image.Image, declared: tuple[int, int]) -> Pixels | None:
@@ -25,13 +27,13 @@ def read_jpeg(data: bytes, image: Image.Image, declared: tuple[int, int]) -> Pix
     the image's own are less where it is to be decoded at a smaller scale.
     """
     space = _SPACES.get(image.mode)
-    if space is None:
+    if space is None or (image.size != declared and max(declared) < SCALES):
         return None
     try:
         height, width = simplejpeg.decode_jpeg_header(data)[:2]
         if (width, height) != declared:
             return None  # its size is what was held against the limits
-        # the smallest scale that gives as much is the one whose result has this very size
+        # the smallest scale that gives as much is the one that Pillow has chosen: no other has a result of this size
         pixels: Pixels = simplejpeg.decode_jpeg(data, space, min_width=image.width, min_height=image.height)
     except ValueError:
         return None

@@ -87,6 +87,17 @@ def test_at_a_smaller_scale_it_has_the_very_pixels_of_pillows_draft(scale: int, 
     assert np.array_equal(found.squeeze(), np.asarray(image))
 
 
+def test_no_size_is_too_small_to_be_read_at_a_smaller_scale() -> None:
+    for width in range(1, 12):
+        for height in range(1, 12):
+            data = saved(noisy().resize((width, height)), "JPEG", quality=95)
+            card = Preprocessing(resize=(1, 1), crop=(1, 1), scaled_decode=True)
+            by_libjpeg = decode(data, card)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("worker.decode.read_jpeg", lambda *_: None)
+                assert np.array_equal(by_libjpeg, decode(data, card)), (width, height)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_blue_comes_first_where_the_model_wants_it(mode: str) -> None:
     data = saved(noisy(mode), "JPEG")
