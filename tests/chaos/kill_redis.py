@@ -25,6 +25,7 @@ def strike(dose: Dose, rng: random.Random) -> Measured:
             here.crew.keep_up()
             before = here.diary.count("recorded")
             eventually(lambda before=before: here.diary.count("recorded") > before)  # type: ignore[misc]
+            eventually(here.are_known, what="the newest producer has begun")
             time.sleep(rng.uniform(0, 1.0))
             here.redis.kill9()
             time.sleep(rng.uniform(0, 1.0))

@@ -83,6 +83,10 @@ class Site:
         statuses = self.redis.ledger.statuses([job.id for job in self.jobs])
         return sum(status.request_counts["queued"] + status.request_counts["leased"] for status in statuses)
 
+    def are_known(self) -> bool:
+        """Whether every producer has found Redis: its job is there. One that finds none says so, and ends."""
+        return len(self.redis.ledger.statuses([job.id for job in self.jobs])) == len(self.jobs)
+
     def wait(self) -> None:
         """Until every job has ended, with all of its images accepted."""
         for job in self.jobs:
