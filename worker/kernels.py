@@ -1,7 +1,7 @@
-"""The compiled passes of a resize, ``worker/resample.c``: where they were built, and the processor can run them.
+"""What is compiled of decoding, ``worker/resample.c`` and ``worker/eighth.c``, where it was built and can be run.
 
-Installing builds them where there is a C compiler. Without them NumPy does the same work in three times the time, see
-:mod:`worker.resample`.
+Installing builds it where there is a C compiler. Without it NumPy resizes in three times the time, see
+:mod:`worker.resample`, and libjpeg-turbo reads a JPEG at an eighth of its size in twice the time.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Taps:
 
 
 class Kernel:
-    """Resizes arrays of pixels, to the very pixels of Pillow. Other threads run meanwhile."""
+    """Resizes arrays of pixels, and reads JPEGs at an eighth: Pillow's very pixels. Other threads run meanwhile."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._across, self._down = library.labelmill_across, library.labelmill_down
@@ -72,6 +72,9 @@ class Kernel:
         self._across.argtypes = (pointer, size, number, number, number, axis, pointer, size, pointer)
         self._down.argtypes = (pointer, size, number, axis, pointer, size)
         self._across.restype = self._down.restype = None
+        self._eighth, self._eighth_scratch = library.labelmill_eighth, library.labelmill_eighth_scratch
+        self._eighth.argtypes = (ctypes.c_char_p, size, number, number, number, pointer, pointer)
+        self._eighth_scratch.argtypes, self._eighth_scratch.restype = (size, number), size
 
     def resample(self, source: Pixels, across: Taps, down: Taps, *, is_down_first: bool) -> Pixels:
         """The result, uint8[len(down), len(across), channels], of the part of the source that it needs.
@@ -93,6 +96,17 @@ class Kernel:
             self._pass_across(source, across, middle)
             self._pass_down(middle, down, result)
         return result
+
+    def eighth(self, data: bytes, width: int, height: int, channels: int) -> Pixels | None:
+        """A JPEG of ``width`` x ``height`` pixels at an eighth: uint8[height / 8, width / 8, channels], rounded up.
+
+        ``None``: it is not a sound baseline file of this size, in YCbCr or grey, with chrominance of the whole or half
+        the size.
+        """
+        result = np.empty((-(-height // 8), -(-width // 8), channels), np.uint8)
+        scratch = room("scratch", self._eighth_scratch(len(data), width), dtype=np.uint8)
+        is_read = self._eighth(data, len(data), width, height, channels, result.ctypes.data, scratch.ctypes.data)
+        return result if is_read else None
 
     def _pass_across(self, source: Pixels, taps: Taps, result: Pixels) -> None:
         rows, width, channels = source.shape
@@ -123,12 +137,12 @@ def kernel() -> Kernel | None:
     try:
         library = ctypes.CDLL(str(path))
     except OSError as exc:  # of another machine, or where nothing may be run from
-        log.warning("the compiled resize cannot be loaded: %s", exc)
+        log.warning("the compiled half of decoding cannot be loaded: %s", exc)
         return None
     return Kernel(library) if library.labelmill_is_usable() else None
 
 
 def built() -> Path | None:
-    """What was made of ``worker/resample.c``."""
-    paths = (Path(__file__).with_name(f"_resample{suffix}") for suffix in EXTENSION_SUFFIXES)
+    """What was made of the files in C."""
+    paths = (Path(__file__).with_name(f"_kernels{suffix}") for suffix in EXTENSION_SUFFIXES)
     return next((path for path in paths if path.exists()), None)

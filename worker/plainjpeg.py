@@ -2,7 +2,7 @@
 
 Pillow has the same library and makes the same pixels, but hands it the file in pieces and keeps four bytes for each
 pixel, which takes half as long again. What it does not find sound is left to Pillow, which says what is wrong or reads
-over it.
+over it. At an eighth there is a way that is shorter still, which makes the same pixels (``worker/eighth.c``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import simplejpeg
 from PIL import Image
 
+from worker.kernels import kernel
 from worker.picture import Pixels, turned
 
 __all__ = ["read_jpeg"]
@@ -27,8 +28,12 @@ def read_jpeg(data: bytes, image: Image.Image, declared: tuple[int, int]) -> Pix
     the image's own are less where it is to be decoded at a smaller scale.
     """
     space = _SPACES.get(image.mode)
-    if space is None or (image.size != declared and max(declared) < SCALES):
+    is_smaller = image.size != declared
+    if space is None or (is_smaller and max(declared) < SCALES):
         return None
+    compiled = kernel() if is_smaller and image.size == tuple(-(-side // SCALES) for side in declared) else None
+    if compiled and (found := compiled.eighth(data, *declared, len(image.getbands()))) is not None:
+        return turned(found, image.info.get("exif"))
     try:
         height, width = simplejpeg.decode_jpeg_header(data)[:2]
         if (width, height) != declared:

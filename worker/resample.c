@@ -24,7 +24,7 @@ typedef struct {
 
 int labelmill_is_usable(void) {
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") != 0;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"); /* what the library is compiled for */
 }
 
 INLINE __m128i load(const uint8_t *from) { return _mm_loadu_si128((const __m128i *)from); }

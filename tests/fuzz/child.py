@@ -34,8 +34,9 @@ _INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bicubic", "lanczos", 
 
 def outcome(data: bytes, number: int) -> str:
     """``succeeded`` or the error's code. Raises what a worker would not survive unharmed."""
+    resize = 8 if number % 6 == 0 else 32  # half of those that may be read at a smaller scale: at an eighth
     prep = Preprocessing(
-        resize=32, crop=(28, 28), interpolation=_INTERPOLATIONS[number % 4], scaled_decode=number % 3 == 0
+        resize=resize, crop=(28, 28), interpolation=_INTERPOLATIONS[number % 4], scaled_decode=number % 3 == 0
     )
     try:
         image = decode(data, prep, LIMITS)

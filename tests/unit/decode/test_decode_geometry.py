@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,11 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.errors import TooLargeError
+from tests.support.compiled import compiled
 from tests.support.pictures import saved
 from worker import resample
 from worker.decode import decode
 from worker.export.vision import vision
-from worker.kernels import built, kernel
 from worker.models.card import Preprocessing
 
 PHOTO = Path(__file__).parents[3] / "examples" / "photos" / "coffee.jpg"
@@ -49,16 +48,8 @@ def is_exact(request: pytest.FixtureRequest) -> Iterator[bool]:
             patch.setattr(resample, "kernel", lambda: None)
             yield False
         return
-    skip_without_kernel()
+    compiled()
     yield True
-
-
-def skip_without_kernel() -> None:
-    """Where it was built, or could have been, and the processor can run it, its tests are not left out."""
-    if kernel() is None:
-        can_run = "avx2" in Path("/proc/cpuinfo").read_text()
-        assert not (can_run and (built() or shutil.which("cc"))), "worker/resample.c was not built, or is not loaded"
-        pytest.skip("no C compiler, or no AVX2")
 
 
 @pytest.fixture(scope="module")
@@ -207,13 +198,11 @@ def test_pixels_may_lie_in_any_order_in_memory(turn: int, mode: str) -> None:
 
 
 def test_a_part_of_another_size_is_not_resized() -> None:
-    skip_without_kernel()
-    compiled = kernel()
-    assert compiled is not None
+    kernel = compiled()
     taps = resample._kept_taps(resample._Axis(50, 20, 0, 20, 0), "bicubic")
     for shape in ((50, 49, 3), (49, 50, 3), (50, 50, 4)):
         with pytest.raises(ValueError, match="a part of"):
-            compiled.resample(np.zeros(shape, np.uint8), taps, taps, is_down_first=False)
+            kernel.resample(np.zeros(shape, np.uint8), taps, taps, is_down_first=False)
 
 
 def test_threads_do_not_share_what_they_compute_in() -> None:

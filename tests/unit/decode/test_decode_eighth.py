@@ -1,0 +1,162 @@
+"""JPEGs at an eighth of their size, compiled: the very pixels of libjpeg-turbo, and nothing that is not sound."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from tests.support.compiled import compiled
+from tests.support.pictures import saved
+from worker.decode import decode
+from worker.kernels import Kernel
+from worker.models.card import Preprocessing
+
+#: Widths and heights around those of blocks and MCUs, and ones with rows of many.
+SIZES = [(8, 8), (9, 17), (15, 16), (17, 31), (64, 48), (161, 133), (200, 10), (10, 200), (640, 480)]
+SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
+#: Offset of the luminance's factors from the marker of a frame.
+FACTORS = 11
+
+
+@pytest.fixture(scope="module")
+def eighth() -> Callable[[bytes], NDArray[np.uint8] | None]:
+    """Reads a file, whose size and channels are as Pillow says."""
+    read: Kernel = compiled()
+
+    def of(data: bytes) -> NDArray[np.uint8] | None:
+        image = Image.open(BytesIO(data))
+        return read.eighth(data, *image.size, len(image.getbands()))
+
+    return of
+
+
+def drafted(data: bytes) -> NDArray[np.uint8]:
+    """Pillow's pixels of the same, by libjpeg-turbo."""
+    image = Image.open(BytesIO(data))
+    assert isinstance(image, JpegImageFile)
+    width, height = image.size
+    image.draft(None, (width // 8, height // 8))
+    assert image.size == (-(-width // 8), -(-height // 8))
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def texture(size: tuple[int, int], noise: int, seed: int = 0) -> Image.Image:
+    """Colours that change slowly, with noise: every kind of block, up to those of which every coefficient is coded."""
+    rng = np.random.default_rng(seed)
+    smooth = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    grain = rng.integers(-noise, noise + 1, (size[1], size[0], 3))
+    return Image.fromarray((np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", [*SUBSAMPLINGS, "grey"])
+def test_pixels_are_those_of_libjpeg_turbo(kind: str, size: tuple[int, int], eighth: Any) -> None:
+    options = {"subsampling": SUBSAMPLINGS[kind]} if kind in SUBSAMPLINGS else {}
+    for quality in (1, 30, 75, 92, 100):
+        for noise in (0, 12, 255):
+            image = texture(size, noise).convert("RGB" if options else "L")
+            data = saved(image, "JPEG", quality=quality, **options)
+            found = eighth(data)
+            assert found is not None
+            assert np.array_equal(found, drafted(data)), (quality, noise)
+
+
+@pytest.mark.parametrize(
+    "options", [{"optimize": True}, {"restart_marker_blocks": 1}, {"restart_marker_rows": 1}], ids=str
+)
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS.values(), ids=SUBSAMPLINGS)
+def test_tables_and_restarts_are_the_files_own(subsampling: int, options: dict[str, Any], eighth: Any) -> None:
+    data = saved(texture((161, 133), 20), "JPEG", quality=85, subsampling=subsampling, **options)
+    assert np.array_equal(eighth(data), drafted(data))
+
+
+def test_chrominance_of_half_the_height_is_read_as_well(eighth: Any) -> None:
+    """What turns a picture without decoding it writes 4:4:0. Pillow does not: a square of 4:2:2 has as many MCUs."""
+    data = bytearray(saved(texture((160, 160), 20), "JPEG", subsampling=SUBSAMPLINGS["4:2:2"]))
+    at = data.index(b"\xff\xc0") + FACTORS
+    assert data[at] == 0x21
+    data[at] = 0x12
+    assert np.array_equal(eighth(bytes(data)), drafted(bytes(data)))
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"keep_rgb": True}, {"qtables": [[255] * 64] * 2}], ids=str)
+def test_of_other_kinds_it_takes_none_or_the_same(options: dict[str, Any], eighth: Any) -> None:
+    data = saved(texture((161, 133), 20), "JPEG", **options)
+    found = eighth(data)
+    assert ("qtables" in options) == (found is not None)
+    assert found is None or np.array_equal(found, drafted(data))
+
+
+def test_what_it_takes_of_damaged_files_is_what_libjpeg_turbo_makes_of_them(eighth: Any) -> None:
+    rng = random.Random(7)
+    taken = refused = 0
+    for number in range(1500):
+        size = rng.choice(SIZES[:-1])
+        data = bytearray(
+            saved(
+                texture(size, rng.choice((0, 12, 60)), number),
+                "JPEG",
+                quality=rng.choice((5, 75, 95)),
+                subsampling=rng.choice((0, 1, 2)),
+                restart_marker_blocks=rng.choice((0, 0, 2)),
+            )
+        )
+        damage(rng, data)
+        try:
+            found = eighth(bytes(data))
+        except OSError:  # Pillow sees no image in it
+            continue
+        if found is None:
+            refused += 1
+            continue
+        taken += 1
+        assert np.array_equal(found, drafted(bytes(data))), number
+    assert taken > 200
+    assert refused > 500
+
+
+def damage(rng: random.Random, data: bytearray) -> None:
+    at = rng.randrange(len(data) if rng.random() < 0.6 else min(640, len(data)))
+    match rng.randrange(4):
+        case 0:
+            data[at] ^= 1 << rng.randrange(8)
+        case 1:
+            data[at] = rng.choice((0, 255, 0xD0, 0xD9))
+        case 2:
+            del data[at : at + rng.choice((1, 2, 1000))]
+        case 3:
+            data[at:at] = bytes(rng.choice(((0,), (255,), (255, 0xD0), (255, 0xD9))))
+
+
+def test_another_size_than_the_one_that_was_checked_is_not_read() -> None:
+    data = saved(texture((64, 48), 12), "JPEG")
+    read = compiled()
+    assert read.eighth(data, 64, 48, 3) is not None
+    for size in ((64, 40), (56, 48), (63, 48), (65535, 48)):
+        assert read.eighth(data, *size, 3) is None
+    assert read.eighth(data, 64, 48, 1) is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_photograph_comes_out_upright_and_the_same_either_way(orientation: int) -> None:
+    compiled()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(texture((1600, 1100), 12), "JPEG", exif=exif)
+    card = Preprocessing(resize=128, crop=(112, 112), interpolation="bicubic", scaled_decode=True)
+    found = decode(data, card)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.plainjpeg.kernel", lambda: None)
+        assert np.array_equal(found, decode(data, card))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.decode.read_jpeg", lambda *_: None)
+        assert np.array_equal(found, decode(data, card))
