@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import costs, throughput
-from benchmarks.contest import Contest, Goal
+from benchmarks.contest import Goal
 from benchmarks.picture import draw
-from benchmarks.variants import FOLDER, int8_model, scaled_model
+from benchmarks.variants import FOLDER
 
 PARTS = ("photo", "tiny", "int8", "large", "latency", "memory", "scaling", "start")
 
@@ -48,25 +48,15 @@ def main() -> int:
 
 def measure(part: str, rounds: int) -> tuple[list[Goal], Any]:
     """The goals of one part, and the raw figures behind them."""
-    if part in ("photo", "tiny"):
+    if part in ("photo", "tiny", "int8", "large"):
         goals, contest = getattr(throughput, part)(rounds)
         return goals, contest.rates
-    if part == "int8":
-        contest = throughput.variant(rounds, "photo", 400, int8_model())
-        return [Goal("photo: INT8 / float32", _gain(contest), 1.8)], contest.rates
-    if part == "large":
-        contest = throughput.variant(rounds, "large", 24, scaled_model())
-        return [Goal("12 megapixels: scaled / full decoding", _gain(contest), 4)], contest.rates
     if part == "memory":
         return costs.redis_memory(), {}
     if part == "latency":
         return costs.latency()
     goals, figures = getattr(costs, part)(rounds)
     return goals, figures
-
-
-def _gain(contest: Contest) -> float:
-    return contest.ratio("other", "full")
 
 
 def show(goals: list[Goal]) -> None:

@@ -56,7 +56,7 @@ def main() -> None:
     count = min(many, CALLS) if args.calls else many
     paths = paths[:count]
     with BareLoop(model) as bare:
-        bare.tune(paths[: max(count // 5, 80)])
+        bare.tune(paths[: max(count // 4, 200)])
         stages(model, paths[:SAMPLE], bare.batch_size)
         loop = {"the bare loop": [psutil.Process(pid) for pid in bare.pids]}
         with labelmill(model) as client:

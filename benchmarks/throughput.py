@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from benchmarks.celery_apps import Calls, celery_workers
 from benchmarks.contest import Contest, Goal
 from benchmarks.images import make_images
 from benchmarks.stack import labelmill
-from benchmarks.variants import int8_model, is_int8_recommended
+from benchmarks.variants import int8_model, is_int8_recommended, scaled_model
 from producer.client import Labelmill
 
-__all__ = ["PHOTO_MODEL", "TINY_MODEL", "bulk", "images", "photo", "tiny", "variant"]
+__all__ = ["PHOTO_MODEL", "TINY_MODEL", "bulk", "images", "int8", "large", "photo", "tiny"]
 
 PHOTO_MODEL, TINY_MODEL = "efficientnet-lite0", "cifar10-cnn"
 
@@ -27,7 +27,7 @@ def photo(rounds: int) -> tuple[list[Goal], Contest]:
     few = [base64.b64encode(path.read_bytes()).decode() for path in paths[:60]]
     contest = Contest()
     with ExitStack() as stack:
-        bare = stack.enter_context(_bare(PHOTO_MODEL, paths[:100]))
+        bare = stack.enter_context(_bare(PHOTO_MODEL, paths[:200]))
         client = stack.enter_context(labelmill(PHOTO_MODEL))
         textbook = stack.enter_context(celery_workers("textbook", PHOTO_MODEL, pool="prefork", warm=few[0]))
         recommended = (client, PHOTO_MODEL)
@@ -59,7 +59,7 @@ def tiny(rounds: int) -> tuple[list[Goal], Contest]:
     names = [str(path) for path in paths]
     contest = Contest()
     with ExitStack() as stack:
-        bare = stack.enter_context(_bare(TINY_MODEL, paths[:4000]))
+        bare = stack.enter_context(_bare(TINY_MODEL, paths[:10_000]))
         client = stack.enter_context(labelmill(TINY_MODEL))
         plain = stack.enter_context(celery_workers("plain", TINY_MODEL, pool="solo", warm=names[0]))
         single = Calls(client.celery, "labelmill.classify", client.settings.broker_url, model=TINY_MODEL)
@@ -79,16 +79,36 @@ def tiny(rounds: int) -> tuple[list[Goal], Contest]:
     ], contest
 
 
-def variant(rounds: int, kind: str, count: int, model: Path) -> Contest:
-    """``full``: the model as it is; ``other``: another file of it, on the same images."""
+def int8(rounds: int) -> tuple[list[Goal], Contest]:
+    """Photographs in both precisions."""
+    contest = _variants(rounds, "photo", 400, {"float32": PHOTO_MODEL, "int8": int8_model()})
+    return [Goal("photo: INT8 / float32", contest.ratio("int8", "float32"), 1.8)], contest
+
+
+def large(rounds: int) -> tuple[list[Goal], Contest]:
+    """Photographs of 12 megapixels, decoded as they are and at a smaller scale."""
+    models: dict[str, str | Path] = {"full": PHOTO_MODEL, "scaled": scaled_model()}
+    recommended = ("scaled", "full")
+    if is_int8_recommended():
+        recommended = ("scaled int8", "full int8")
+        models |= {"full int8": int8_model(), "scaled int8": int8_model(scaled=True)}
+    contest = _variants(rounds, "large", 72, models)
+    what = "12 megapixels: scaled / full decoding"
+    return [
+        Goal(f"{what}, float32", contest.ratio("scaled", "full"), 4),
+        Goal(f"{what}, recommended precision", contest.ratio(*recommended), 4),
+    ], contest
+
+
+def _variants(rounds: int, kind: str, count: int, models: Mapping[str, str | Path]) -> Contest:
+    """Several models on the same images, each with a worker of its own."""
     folder, paths = images(kind, count)
     contest = Contest()
-    with labelmill(PHOTO_MODEL) as full, labelmill(str(model)) as other:
-        name = other.models()[0].name
-        contenders = {
-            "full": bulk(full, folder, PHOTO_MODEL, len(paths)),
-            "other": bulk(other, folder, name, len(paths)),
-        }
+    with ExitStack() as stack:
+        contenders = {}
+        for name, model in models.items():
+            client = stack.enter_context(labelmill(str(model)))
+            contenders[name] = bulk(client, folder, client.models()[0].name, len(paths))
         contest.run(contenders, rounds)
     return contest
 

@@ -16,12 +16,13 @@ FOLDER = Path(__file__).resolve().parents[1] / "build" / "bench"
 SCALED = "half,resize=256,interpolation=bicubic,mean=0.498039/0.498039/0.498039,std=0.50196/0.50196/0.50196"
 
 
-def int8_model() -> Path:
-    """In INT8. What the command that makes it says stays beside it."""
-    path = FOLDER / f"lite0-int8-{_state()}.onnx"
+def int8_model(*, scaled: bool = False) -> Path:
+    """In INT8, of the model or of :func:`scaled_model`. What the command that makes it says stays beside it."""
+    path = FOLDER / f"lite0-{'scaled-' if scaled else ''}int8-{_state()}.onnx"
     if not (path.exists() and _said(path).exists()):
         pictures = make_images("photo", 400)
-        said = _worker("quantize", "efficientnet-lite0", "--calibration", str(pictures), "--output", str(path))
+        model = str(scaled_model()) if scaled else "efficientnet-lite0"
+        said = _worker("quantize", model, "--calibration", str(pictures), "--output", str(path))
         _said(path).write_text(said)
     return path
 

@@ -298,8 +298,9 @@ static void make_shares(Share shares[BLOCK], const uint8_t quantiser[BLOCK]) {
 INLINE int32_t value(Bits *in, uint32_t found) {
     int size = size_of(found), length = bits_of(found) - size;
     int32_t raw = (int32_t)(in->bits << length >> 1 >> (63 - size));
+    int32_t is_negative = (raw - (1 << size >> 1)) >> 31; /* all ones: no branch, for there is no telling which way */
     drop(in, found);
-    return raw < 1 << size >> 1 ? raw - (1 << size) + 1 : raw;
+    return raw + (is_negative & (1 - (1 << size)));
 }
 
 /* What the blocks of a component have in common, and the mean of the last one. */
@@ -439,6 +440,7 @@ INLINE int is_read(const Bits *in, const uint8_t *end) {
 /* One MCU, whose pixels begin at `column` of each line. `across` x `down` blocks of luminance stand beside one of each
  * chrominance. */
 INLINE void read_mcu(Bits *in, Lane lanes[PARTS], int column, ptrdiff_t stride, int across, int down, int parts, int *doubt) {
+#pragma GCC unroll 4
     for (int block = 0; block < across * down; block++) {
         uint8_t *to = lanes[0].line + block / across * stride + column + block % across;
         *to = level((mean(in, &lanes[0], doubt) + 4) >> 3);

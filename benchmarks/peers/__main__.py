@@ -31,7 +31,7 @@ from benchmarks.peers.venvs import FOLDER, python_of
 from benchmarks.peers.work import classify
 
 #: Images of each kind that the bare loop is tuned on.
-SAMPLE = {"photo": 100, "tiny": 4000}
+SAMPLE = {"photo": 200, "tiny": 10_000}
 #: Load of the machine (a minute's average) from which on figures are noise.
 QUIET = 0.5
 
