@@ -14,7 +14,7 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis
 from kombu.utils.json import dumps
 
-__all__ = ["WAITING", "Channel", "QoS", "Transport", "install"]
+__all__ = ["WAITING", "Channel", "QoS", "SentinelChannel", "SentinelTransport", "Transport", "install"]
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +115,18 @@ class Transport(redis.Transport):
     Channel = Channel
 
 
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """The same, where Sentinels say which Redis it is."""
+
+
+class SentinelTransport(redis.SentinelTransport):
+    """As kombu's, with channels that keep their clients."""
+
+    Channel = SentinelChannel
+
+
 def install() -> None:
-    """Let ``redis://``, ``rediss://`` and ``redis+socket://`` mean this transport in this process from now on."""
-    for scheme in ("redis", "rediss"):
-        TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
+    """Let URLs of a Redis, and of Sentinels, mean these transports in this process from now on."""
+    for scheme, transport in (("redis", Transport), ("rediss", Transport), ("sentinel", SentinelTransport)):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
         _transport_cache.pop(scheme, None)  # where it was used before, kombu knows what it meant then

@@ -21,8 +21,6 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.transport import redis as kombu_redis
 
-from jobs.transport import Channel as OurChannel
-
 __all__ = ["HELD", "BrokerBox", "Postbox", "RedisBox", "Sealed", "bring_back", "open_box"]
 
 #: Takes up to ARGV[1] messages, and no more than one in ARGV[2] of those that wait, rounded up. kombu pushes on the
@@ -204,7 +202,7 @@ def open_box(app: Celery) -> Postbox:
     if connection is None or _open.box is None or not connection.connected:
         connection = _open.connection = app.connection_for_read()
         channel = connection.default_channel
-        _open.box = RedisBox(channel) if _is_plain_redis(channel) else BrokerBox(channel)
+        _open.box = RedisBox(channel) if _is_redis(channel) else BrokerBox(channel)
     return _open.box
 
 
@@ -212,11 +210,11 @@ def bring_back(app: Celery, held: str) -> int:
     """Put back what a process held that is dead; returns how many calls. Raises what Redis raises."""
     with app.connection_for_read() as connection:
         channel = connection.default_channel
-        return RedisBox(channel).bring_back(held) if _is_plain_redis(channel) else 0
+        return RedisBox(channel).bring_back(held) if _is_redis(channel) else 0
 
 
-def _is_plain_redis(channel: Any) -> bool:
-    is_redis = type(channel) in (kombu_redis.Channel, OurChannel)  # behind Sentinels a channel is of another class
+def _is_redis(channel: Any) -> bool:
+    is_redis = isinstance(channel, kombu_redis.Channel)
     return is_redis and channel.ack_emulation and not channel.global_keyprefix
 
 

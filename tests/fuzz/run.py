@@ -2,6 +2,7 @@
 
     python -m tests.fuzz                                 24,000 files, one table
     python -m tests.fuzz --files 200000 --seed 7
+    python -m tests.fuzz --sanitize                      what is in C under GCC's sanitizers, in four times the time
     python -m tests.fuzz --case png 123 --seed 7         one file again; it is written to build/fuzz/
 
 Each file must end as a result or as an error of an item. A process that dies or hangs, an exception that is no
@@ -24,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.fuzz import sanitized
 from tests.fuzz.child import outcome
 from tests.fuzz.mutations import damaged
 from tests.fuzz.seeds import FORMATS
@@ -31,6 +33,7 @@ from tests.fuzz.seeds import FORMATS
 __all__ = ["Report", "fuzz", "main", "table"]
 
 ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "build" / "fuzz"
 #: Seconds without a finished file after which a process is taken to hang.
 HANG_S = 60.0
 #: Growth of a process, from its settled state to its end, that counts as flat: the allocator's own play.
@@ -140,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--files", type=int, default=24_000, help="damaged files over all formats (24000)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other damage (0)")
     parser.add_argument("--processes", type=int, default=2, help="processes at a time (2)")
+    parser.add_argument("--sanitize", action="store_true", help="what is in C under GCC's sanitizers")
     parser.add_argument("--case", nargs=2, metavar=("FORMAT", "NUMBER"), help="decode one case, and keep its file")
     return parser
 
@@ -149,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.case:
         return _one_case(options.case[0], int(options.case[1]), options.seed)
-    run = partial(fuzz, seed=options.seed, count=-(-options.files // len(FORMATS)))
+    child = sanitized.command(sanitized.build(KEPT)) if options.sanitize else CHILD
+    run = partial(fuzz, seed=options.seed, count=-(-options.files // len(FORMATS)), child=child)
     with ThreadPoolExecutor(options.processes) as pool:
         reports = list(pool.map(run, FORMATS))
     print(table(reports))
@@ -162,9 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _one_case(kind: str, number: int, seed: int) -> int:
-    folder = ROOT / "build" / "fuzz"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{seed}-{number}.{kind}"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    file = KEPT / f"{seed}-{number}.{kind}"
     file.write_bytes(damaged(seed, kind, number))
     print(file, outcome(file.read_bytes(), number))
     return 0

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.fuzz import sanitized
 from tests.fuzz.mutations import damaged
 from tests.fuzz.run import GROWTH_KIB, Report, fuzz, main, table
 from tests.fuzz.seeds import FORMATS, sound_files
@@ -25,6 +29,18 @@ escaped = [{"number": n, "traceback": "KeyError"} for n in cases if n == 4]
 outcomes = {"succeeded": count - len(escaped), "escaped": len(escaped)}
 print(json.dumps({"outcomes": outcomes, "escaped": escaped, "settled_kib": 1, "resident_kib": 1, "peak_kib": 1}))
 """
+#: Reads an eighth of a sound file into a buffer that is a byte too short.
+TOO_SHORT = """
+from pathlib import Path
+import numpy as np
+from tests.fuzz import sanitized
+from tests.fuzz.seeds import sound_files
+from worker import kernels
+kernel = sanitized.use(Path({library!r}))
+kernels.np.empty = lambda shape, dtype: np.zeros(np.prod(shape) - 1, dtype)
+kernels.room = lambda name, *shape, dtype: np.zeros(shape, dtype)
+kernel.eighth(sound_files("jpeg")[0], 48, 36, 3)
+"""
 
 
 def test_damaged_files_end_as_a_result_or_as_an_error_of_an_item(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,6 +52,21 @@ def test_damaged_files_end_as_a_result_or_as_an_error_of_an_item(capsys: pytest.
         assert counts["files"] == "250"
         assert counts["escaped"] == counts["died"] == counts["hung"] == "0"
         assert "0" not in (counts["succeeded"], counts["corrupt_image"])
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+def test_the_compiled_half_touches_nothing_but_what_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--files", "1500", "--seed", "12", "--sanitize"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(FORMATS)
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+def test_a_byte_behind_a_buffer_would_be_noticed(tmp_path: Path) -> None:
+    library = sanitized.build(tmp_path)
+    program = TOO_SHORT.format(library=str(library))
+    found = subprocess.run(sanitized.command(library, "-c", program), capture_output=True, text=True, check=False)
+    assert found.returncode != 0
+    assert "heap-buffer-overflow" in found.stderr
 
 
 def test_a_process_that_dies_is_followed_by_another_and_its_file_is_named() -> None:

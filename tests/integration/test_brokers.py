@@ -14,6 +14,7 @@ from producer.client import Labelmill
 from producer.sources import Files
 from tests.support.debian import SentinelGroup, rabbitmq, sentinels
 from tests.support.servers import RedisServer, eventually, worker_process
+from worker.postbox import RedisBox, open_box
 
 pytestmark = pytest.mark.debian
 
@@ -89,3 +90,15 @@ def test_single_calls_are_answered_through_sentinels(group: SentinelGroup, many:
     calls = [app.send_task("labelmill.classify", (f"{n}.png",), {"model": "noop"}) for n in range(20)]
     with worker_process(group, file_roots=[many], env=env, concurrency=1, wait=False):
         assert {call.get(timeout=60)["status"] for call in calls} == {"succeeded"}
+
+
+def test_calls_are_taken_along_and_what_is_none_is_dropped_behind_sentinels(group: SentinelGroup, many: Path) -> None:
+    env = {"LABELMILL_SENTINEL_MASTER": group.settings.sentinel_master}
+    app = Labelmill(settings=group.settings).celery
+    assert isinstance(open_box(app), RedisBox)
+    group.client.lpush("noop.interactive", b"", b"\xff", b"[1]", b'{"headers": {}}')
+    calls = [app.send_task("labelmill.classify", (f"{n}.png",), {"model": "noop"}) for n in range(50)]
+    with worker_process(group, file_roots=[many], env=env, concurrency=1, wait=False) as worker:
+        assert {call.get(timeout=60)["status"] for call in calls} == {"succeeded"}
+        assert worker.log().count("was dropped") == 4
+        eventually(lambda: group.client.hlen("unacked") == 0)
