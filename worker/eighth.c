@@ -193,7 +193,8 @@ static int read_scan(File *file, const uint8_t *at, const uint8_t *end) {
         if (at[1 + 2 * i] != part->id || dc >= TABLES || ac >= TABLES) return 0;
         part->dc = &file->dc[dc];
         part->ac = &file->ac[ac];
-        if (!part->dc->is_there || !part->ac->is_there || !file->has_quantiser[part->quantiser]) return 0;
+        if (!part->dc->is_there || !part->ac->is_there) return 0;
+        if (!file->has_quantiser[part->quantiser] || !file->quantisers[part->quantiser][0]) return 0;
     }
     const uint8_t *rest = at + 1 + 2 * parts;
     return rest[0] == 0 && rest[1] == BLOCK - 1 && rest[2] == 0;
@@ -265,7 +266,8 @@ INLINE uint32_t next(Bits *in, const Table *table, int is_ac) {
 
 /* Two by two pixels of a block are made of its first, second, fourth, sixth and eighth rows and columns alone. `places`:
  * of the coefficients in a square of five by five, in the order of a file (T.81, figure A.6); the last is for all others.
- * `odds`: of a row or column but the first, 1/(4 sin(k pi/16)) and its like in 13 bits, as libjpeg rounds them. */
+ * `odds`: 1/(sqrt(2) sin(k pi/16)) for the odd frequencies k = 1, 3, 5 and 7, with the signs that their halves have, in
+ * 13 bits. */
 enum { SQUARE = 5, NOWHERE = SQUARE * SQUARE };
 static const uint8_t places[BLOCK] = {
     0,  1,  5,  25, 6,  25, 2,  25, 25, 10, 25, 11, 25, 7,  25, 3,  25, 25, 25, 25, 15, 25,
