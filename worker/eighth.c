@@ -32,13 +32,15 @@ enum {
     MARGIN = MOST_BLOCKS * BLOCK * 27 / 8 + 64,
     MOST_DC = 11, MOST_AC = 10, /* bits of a coefficient's value, of samples of 8 bits */
     MOST_LEVEL = 2047, /* of a dequantised coefficient that sound encoders write; beyond it the sums here could overflow */
+    MOST_SUM = 511,    /* of a pixel before it is clipped: beyond it libjpeg has one result in C and another one in SSE2 */
+    MOST_SIDE = 65500, /* of a picture, as libjpeg has it */
 };
 
 /* A Huffman table. An entry of `one`: the bits of code and value in 6 bits, of the value alone in 4, then the steps to
  * the coefficient. An entry of `many`, of several codes and values: their bits in 6, then their steps. 0: look on. */
 typedef struct {
-    int is_there;
-    uint8_t symbols[256];
+    int is_made;
+    const uint8_t *symbols;
     uint32_t first[LONGEST + 1], count[LONGEST + 1], index[LONGEST + 1]; /* the codes of a length, and their symbols */
     uint32_t one[1 << LOOK];
     uint16_t many[1 << STRIDE];
@@ -55,7 +57,8 @@ typedef struct {
     int is_jfif, adobe; /* the transform that Adobe's marker names, or -1 */
     Part part[PARTS];
     uint8_t quantisers[TABLES][BLOCK], has_quantiser[TABLES];
-    Table dc[TABLES], ac[TABLES];
+    const uint8_t *codes[2][TABLES]; /* of DC and AC: 16 counts, and then the symbols, in the file */
+    Table tables[2][TABLES];         /* made of those when a scan needs them: a file may define any number */
 } File;
 
 /* The next bits of a segment, the first one highest. The low six bits of `left` count those that are sure to be there. */
@@ -103,9 +106,10 @@ static uint32_t look(const Table *table, uint64_t bits, int length, int is_ac) {
     return 0;
 }
 
-/* T.81, annex C: codes of a length follow each other. `counts`: of the lengths 1 to 16. */
-static int make_table(Table *table, const uint8_t counts[LONGEST], int is_ac) {
+/* T.81, annex C: codes of a length follow each other. `counts`: of the lengths 1 to 16; the symbols are behind them. */
+static int make_table(Table *table, const uint8_t *counts, int is_ac) {
     uint32_t code = 0, index = 0;
+    table->symbols = counts + LONGEST;
     for (int length = 1; length <= LONGEST; length++, code <<= 1) {
         uint32_t count = counts[length - 1];
         table->first[length] = code;
@@ -135,7 +139,7 @@ static int make_table(Table *table, const uint8_t counts[LONGEST], int is_ac) {
         }
         table->many[bits] = (uint16_t)(used | steps << 6);
     }
-    table->is_there = 1;
+    table->is_made = 1;
     return 1;
 }
 
@@ -150,17 +154,22 @@ static int read_quantisers(File *file, const uint8_t *at, const uint8_t *end) {
     return at == end;
 }
 
-static int read_tables(File *file, const uint8_t *at, const uint8_t *end) {
+static int read_codes(File *file, const uint8_t *at, const uint8_t *end) {
     while (end - at > LONGEST) {
         int is_ac = at[0] >> 4, id = at[0] & 15, count = 0;
         for (int i = 1; i <= LONGEST; i++) count += at[i];
         if (is_ac > 1 || id >= TABLES || count > 256 || count > end - at - 1 - LONGEST) return 0;
-        Table *table = is_ac ? &file->ac[id] : &file->dc[id];
-        memcpy(table->symbols, at + 1 + LONGEST, count);
-        if (!make_table(table, at + 1, is_ac)) return 0;
+        file->codes[is_ac][id] = at + 1;
         at += 1 + LONGEST + count;
     }
     return at == end;
+}
+
+/* A table that a scan names; NULL where it was not defined, or is not sound. */
+static const Table *table_of(File *file, int is_ac, int id) {
+    if (id >= TABLES || !file->codes[is_ac][id]) return NULL;
+    Table *table = &file->tables[is_ac][id];
+    return table->is_made || make_table(table, file->codes[is_ac][id], is_ac) ? table : NULL;
 }
 
 static int read_frame(File *file, const uint8_t *at, const uint8_t *end) {
@@ -168,6 +177,7 @@ static int read_frame(File *file, const uint8_t *at, const uint8_t *end) {
     file->height = two_bytes(at + 1);
     file->width = two_bytes(at + 3);
     file->parts = at[5];
+    if (!file->width || !file->height || file->width > MOST_SIDE || file->height > MOST_SIDE) return 0;
     if ((file->parts != 1 && file->parts != PARTS) || end - at != 6 + 3 * file->parts) return 0;
     for (int i = 0; i < file->parts; i++) {
         const uint8_t *from = at + 6 + 3 * i;
@@ -189,11 +199,10 @@ static int read_scan(File *file, const uint8_t *at, const uint8_t *end) {
     if (!parts || end - at != 4 + 2 * parts || at[0] != parts) return 0;
     for (int i = 0; i < parts; i++) {
         Part *part = &file->part[i];
-        int dc = at[2 + 2 * i] >> 4, ac = at[2 + 2 * i] & 15;
-        if (at[1 + 2 * i] != part->id || dc >= TABLES || ac >= TABLES) return 0;
-        part->dc = &file->dc[dc];
-        part->ac = &file->ac[ac];
-        if (!part->dc->is_there || !part->ac->is_there) return 0;
+        if (at[1 + 2 * i] != part->id) return 0;
+        part->dc = table_of(file, 0, at[2 + 2 * i] >> 4);
+        part->ac = table_of(file, 1, at[2 + 2 * i] & 15);
+        if (!part->dc || !part->ac) return 0;
         if (!file->has_quantiser[part->quantiser] || !file->quantisers[part->quantiser][0]) return 0;
     }
     const uint8_t *rest = at + 1 + 2 * parts;
@@ -209,9 +218,9 @@ static int is_ycc(const File *file) {
 
 /* Everything up to the first byte of the scan, where `data` is then. */
 static int read_header(File *file) {
-    const uint8_t *at = file->data + 2;
-    if (file->end - file->data < 4 || two_bytes(file->data) != 0xffd8) return 0;
-    for (;;) {
+    const uint8_t *at = file->data;
+    if (file->end - at < 4 || two_bytes(at) != 0xffd8) return 0;
+    for (at += 2;;) {
         if (file->end - at < 4 || at[0] != 0xff) return 0;
         int marker = at[1], length = two_bytes(at + 2);
         if (length < 2 || length > file->end - at - 2) return 0;
@@ -224,7 +233,7 @@ static int read_header(File *file) {
         if (marker == 0xdb) {
             if (!read_quantisers(file, body, end)) return 0;
         } else if (marker == 0xc4) {
-            if (!read_tables(file, body, end)) return 0;
+            if (!read_codes(file, body, end)) return 0;
         } else if (marker == 0xc0 || marker == 0xc1) {
             if (!read_frame(file, body, end)) return 0;
         } else if (marker == 0xdd) {
@@ -415,8 +424,10 @@ INLINE void two_by_two(Bits *in, Lane *lane, uint8_t *to, ptrdiff_t stride, int 
         const int32_t *line = y ? bottom : top;
         uint32_t even = ((uint32_t)line[0] << 15) + (1 << 19), odd = 0;
         for (int x = 1; x < SQUARE; x++) odd += odds[x] * (uint32_t)line[x];
-        to[y * stride] = level((int32_t)(even + odd) >> 20);
-        to[y * stride + 1] = level((int32_t)(even - odd) >> 20);
+        int32_t left = (int32_t)(even + odd) >> 20, right = (int32_t)(even - odd) >> 20;
+        *doubt |= (left > MOST_SUM) | (left < -MOST_SUM) | (right > MOST_SUM) | (right < -MOST_SUM);
+        to[y * stride] = level(left);
+        to[y * stride + 1] = level(right);
     }
 }
 

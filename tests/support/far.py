@@ -37,12 +37,18 @@ class _Handler(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    #: Connections that wait to be taken; by default five, and the kernel has all others try again after 1, 3, 7 and 15
+    #: seconds: longer than a worker waits for an image.
+    request_queue_size = 1024
+
+
 @contextmanager
 def served(folder: Path, hold: Callable[[str], object] = lambda name: time.sleep(ANSWER_S)) -> Iterator[str]:
     """Serve a folder's files for the block; gives host and port. ``hold(name)`` is called before each answer."""
     handler = partial(_Handler, directory=str(folder), hold=hold)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, name="far", daemon=True).start()
     try:
         yield f"127.0.0.1:{server.server_address[1]}"

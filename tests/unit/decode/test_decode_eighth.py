@@ -146,6 +146,33 @@ def test_another_size_than_the_one_that_was_checked_is_not_read() -> None:
     assert read.eighth(data, 64, 48, 1) is None
 
 
+def test_a_side_that_libjpeg_does_not_read_is_not_read_either() -> None:
+    """Grey of one level: all blocks are the same six bits, the codes for "no change" and for "no more"."""
+    small = saved(Image.new("L", (8, 8), 128), "JPEG")
+    frame, scan = small.index(b"\xff\xc0"), small.index(b"\xff\xda")
+    bits = (b"001010" * -(-65_500 // 8)).decode()
+    pattern = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    for width, is_read in ((65_500, True), (65_501, False)):
+        head = bytearray(small[: scan + 2 + small[scan + 3]])
+        head[frame + 7 : frame + 9] = width.to_bytes(2, "big")
+        data = bytes(head) + pattern + b"\xff\xd9"
+        found = compiled().eighth(data, width, 8, 1)
+        assert (found is not None) == is_read
+        if found is not None:
+            assert np.array_equal(found, drafted(data))
+
+
+def test_of_many_tables_only_those_in_use_matter(eighth: Any) -> None:
+    """As many as fit may be defined, again and again; the last one counts, and what no scan names need not be sound."""
+    data = saved(texture((64, 48), 12), "JPEG")
+    codes = b"\x13" + bytes([2, 2, 2]) + bytes(13) + bytes(range(6))  # too many codes for their lengths
+    segment = b"\xff\xc4" + (2 + 100 * len(codes)).to_bytes(2, "big") + 100 * codes
+    assert np.array_equal(eighth(data[:2] + segment + data[2:]), drafted(data))
+    used = segment.replace(b"\x13\x02", b"\x10\x02")
+    scan = data.index(b"\xff\xda")
+    assert eighth(data[:scan] + used + data[scan:]) is None
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_large_photograph_comes_out_upright_and_the_same_either_way(orientation: int) -> None:
     compiled()
