@@ -62,7 +62,7 @@ bench: model     ## the table of speeds beside the bare loop and plain Celery (m
 	$(BIN)/labelmill-worker prepare cifar10-cnn
 	$(BIN)/python -m benchmarks $(PARTS)
 
-bench-peers: model ## the same work by RQ, Dramatiq, Mosec, LitServe, BentoML, Ray and plain Celery (about 25 minutes; PEERS="rq ray" for some)
+bench-peers: model ## the same work by RQ, Dramatiq, Mosec, LitServe, BentoML, Ray and plain Celery (10 to 25 minutes; PEERS="rq ray" for some)
 	$(BIN)/labelmill-worker prepare cifar10-cnn
 	$(BIN)/python -m benchmarks.peers --kill $(PEERS)
 

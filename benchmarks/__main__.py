@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import sys
 import time
 from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -39,7 +43,11 @@ def main() -> int:
             print(f"{goal.name}: {goal.value:.3g} {goal.unit}", file=sys.stderr)
         print(f"-- {part}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    results = {"goals": [{**asdict(goal), "met": goal.met} for goal in goals], "rounds": raw}
+    results = {
+        "machine": _machine(),
+        "goals": [{**asdict(goal), "met": goal.met} for goal in goals],
+        "rounds": raw,
+    }
     (FOLDER / "results.json").write_text(json.dumps(results, indent=1))
     draw(raw, FOLDER / "results.png")
     show(goals)
@@ -57,6 +65,18 @@ def measure(part: str, rounds: int) -> tuple[list[Goal], Any]:
         return costs.latency()
     goals, figures = getattr(costs, part)(rounds)
     return goals, figures
+
+
+def _machine() -> dict[str, str | int]:
+    """What the figures are of."""
+    names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    return {
+        "processor": next(names, "").partition(":")[2].strip() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "date": time.strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("celery", "kombu", "redis", "onnxruntime", "numpy", "pillow", "torch")},
+    }
 
 
 def show(goals: list[Goal]) -> None:

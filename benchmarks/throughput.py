@@ -34,14 +34,16 @@ def photo(rounds: int) -> tuple[list[Goal], Contest]:
         if is_int8_recommended():
             other = stack.enter_context(labelmill(str(int8_model())))
             recommended = (other, other.models()[0].name)
-        single = Calls(client.celery, "labelmill.classify", client.settings.broker_url)
         names = [str(path) for path in paths[:400]]
+        plain = stack.enter_context(celery_workers("plain", PHOTO_MODEL, pool="solo", warm=names[0]))
+        single = Calls(client.celery, "labelmill.classify", client.settings.broker_url)
         contest.run(
             {
                 "bare": lambda: len(paths) / bare.run(paths),
                 "bulk": bulk(client, folder, PHOTO_MODEL, len(paths)),
                 "single": lambda: len(names) / single.run(names),
                 "recommended": bulk(recommended[0], folder, recommended[1], len(paths)),
+                "plain": lambda: len(names) / plain.run(names),
                 "textbook": lambda: len(few) / textbook.run(few),
             },
             rounds,
@@ -67,8 +69,8 @@ def tiny(rounds: int) -> tuple[list[Goal], Contest]:
             {
                 "bare": lambda: len(paths) / bare.run(paths),
                 "bulk": bulk(client, folder, TINY_MODEL, len(paths)),
-                "single": lambda: 2000 / single.run(names[:2000]),
-                "plain": lambda: 1000 / plain.run(names[:1000]),
+                "single": lambda: 4000 / single.run(names[:4000]),
+                "plain": lambda: 4000 / plain.run(names[:4000]),
             },
             rounds,
         )

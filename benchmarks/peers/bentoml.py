@@ -14,7 +14,7 @@ from benchmarks.stack import running
 __all__ = ["serve"]
 
 #: Connections of the client.
-CONNECTIONS = {"photo": 32, "tiny": 128}
+CONNECTIONS = {"photo": 128, "tiny": 128}
 
 
 @contextmanager

@@ -104,6 +104,6 @@ CONTENDERS = {
         "ray[data]==2.60.0",
         "a bar in the process that waits",
         batch={"photo": 4, "tiny": 32},
-        chunk={"photo": 16, "tiny": 512},
+        chunk={"photo": 50, "tiny": 512},
     ),
 }

@@ -171,6 +171,26 @@ def test_more_processes_than_the_quota(
     assert "2 processes" in only(found, "too_many_threads", "warning")
 
 
+@pytest.mark.parametrize(
+    ("member", "files", "expected"),
+    [
+        ("0::/system.slice/mill.service", {"system.slice/mill.service/cpu.max": "50000 100000"}, 0.5),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "25000 100000"}, 0.25),
+        ("3:cpuset:/\n1:cpu,cpuacct:/mill", {"cpu/mill/cpu.cfs_quota_us": "50000"}, 0.5),
+        ("0::/docker/only-seen-outside", {"cpu.max": "50000 100000"}, 0.5),
+        ("0::/../other", {"cpu.max": "50000 100000"}, 0.5),
+    ],
+)
+def test_the_quota_is_that_of_the_group_of_the_process_and_those_around_it(
+    member: str, files: dict[str, str], expected: float, tmp_path: Path
+) -> None:
+    (tmp_path / "member").write_text(member)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    assert usable_cores(tmp_path / "groups", tmp_path / "member") == expected
+
+
 def test_no_quota_is_the_affinity(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("max 100000")
     assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
