@@ -55,8 +55,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _setting(args: argparse.Namespace, settings: Settings) -> tuple[str, int, int]:
-    """Pool, concurrency and threads: as told, else as measured, else one process a core with one thread each."""
-    usual = ("prefork", whole_cores(), 1)
+    """Pool, concurrency and threads: as told, else as measured, else one process a core with one thread each.
+
+    Where only threads are told, there are as many processes as leave each of them its cores.
+    """
+    usual = ("prefork", max(1, whole_cores() // (settings.threads or 1)), 1)
     is_told = args.pool or args.concurrency or settings.threads
     plan = None
     if settings.tune == "auto" and not (is_told and settings.batch_size):
