@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,9 +14,12 @@ from rich.table import Table
 
 from benchmarks import costs, throughput
 from benchmarks.contest import Goal
+from benchmarks.machine import machine
 from benchmarks.picture import draw
 from benchmarks.variants import FOLDER
 
+#: Whose versions stand beside the figures.
+PACKAGES = ("celery", "kombu", "redis", "onnxruntime", "numpy", "pillow", "torch")
 PARTS = ("photo", "tiny", "int8", "large", "latency", "memory", "scaling", "start")
 
 
@@ -44,7 +43,7 @@ def main() -> int:
         print(f"-- {part}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     FOLDER.mkdir(parents=True, exist_ok=True)
     results = {
-        "machine": _machine(),
+        "machine": machine(PACKAGES),
         "goals": [{**asdict(goal), "met": goal.met} for goal in goals],
         "rounds": raw,
     }
@@ -65,18 +64,6 @@ def measure(part: str, rounds: int) -> tuple[list[Goal], Any]:
         return costs.latency()
     goals, figures = getattr(costs, part)(rounds)
     return goals, figures
-
-
-def _machine() -> dict[str, str | int]:
-    """What the figures are of."""
-    names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    return {
-        "processor": next(names, "").partition(":")[2].strip() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("celery", "kombu", "redis", "onnxruntime", "numpy", "pillow", "torch")},
-    }
 
 
 def show(goals: list[Goal]) -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from rich.console import Console
 
 from benchmarks.bare import BareLoop
 from benchmarks.images import make_images
+from benchmarks.machine import machine
 from benchmarks.peers import faults, report
 from benchmarks.peers.catalogue import CONTENDERS, IMAGES
 from benchmarks.peers.driver import MODELS
@@ -65,13 +64,6 @@ def main() -> int:
 
 
 def _start(names: Sequence[str], load: float) -> dict[str, Any]:
-    versions = {name: version(name) for name in ("onnxruntime", "numpy", "pillow")}
-    machine = {
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "load_before": load,
-        **versions,
-    }
     contenders = {
         name: {
             "title": CONTENDERS[name].title,
@@ -81,7 +73,8 @@ def _start(names: Sequence[str], load: float) -> dict[str, Any]:
         }
         for name in names
     }
-    return {"machine": machine, "bare": {}, "contenders": contenders}
+    here = {**machine(("onnxruntime", "numpy", "pillow")), "load_before": load}
+    return {"machine": here, "bare": {}, "contenders": contenders}
 
 
 class Part:

@@ -13,6 +13,7 @@ from tests.fuzz import sanitized
 from tests.fuzz.mutations import damaged
 from tests.fuzz.run import GROWTH_KIB, Report, fuzz, main, table
 from tests.fuzz.seeds import FORMATS, sound_files
+from tests.support.compiled import compiled
 from worker.decode import decode
 from worker.models.card import Preprocessing
 
@@ -43,6 +44,14 @@ kernel.eighth(sound_files("jpeg")[0], 48, 36, 3)
 """
 
 
+@pytest.fixture
+def compiler() -> None:
+    """Skips only where nothing can be compiled that the processor runs."""
+    compiled()
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+
+
 def test_damaged_files_end_as_a_result_or_as_an_error_of_an_item(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--files", "1500", "--seed", "11"]) == 0
     heads, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
@@ -54,13 +63,13 @@ def test_damaged_files_end_as_a_result_or_as_an_error_of_an_item(capsys: pytest.
         assert "0" not in (counts["succeeded"], counts["corrupt_image"])
 
 
-@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+@pytest.mark.usefixtures("compiler")
 def test_the_compiled_half_touches_nothing_but_what_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--files", "1500", "--seed", "12", "--sanitize"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(FORMATS)
 
 
-@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+@pytest.mark.usefixtures("compiler")
 def test_a_byte_behind_a_buffer_would_be_noticed(tmp_path: Path) -> None:
     library = sanitized.build(tmp_path)
     program = TOO_SHORT.format(library=str(library))

@@ -150,7 +150,7 @@ def test_a_side_that_libjpeg_does_not_read_is_not_read_either() -> None:
     """Grey of one level: all blocks are the same six bits, the codes for "no change" and for "no more"."""
     small = saved(Image.new("L", (8, 8), 128), "JPEG")
     frame, scan = small.index(b"\xff\xc0"), small.index(b"\xff\xda")
-    bits = (b"001010" * -(-65_500 // 8)).decode()
+    bits = "001010" * -(-65_500 // 8)
     pattern = int(bits, 2).to_bytes(len(bits) // 8, "big")
     for width, is_read in ((65_500, True), (65_501, False)):
         head = bytearray(small[: scan + 2 + small[scan + 3]])
