@@ -9,9 +9,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
@@ -89,9 +89,12 @@ class Warm:
         """Every other queue of this worker, for which a turn in a lane ends; None where the ledger cannot see them."""
         if not self.settings.one_redis:
             return None
+        return tuple(queue for queue in self._queues if queue != lane)
+
+    @cached_property
+    def _queues(self) -> Sequence[str]:
         served = (served_by(name, engine.runtime.digest) for name, engine in self.engines.items())
-        names = {interactive(self.settings.model_name), *chain.from_iterable(served)}
-        return tuple(sorted(names - {lane}))
+        return sorted({interactive(self.settings.model_name), *chain.from_iterable(served)})
 
     def engine_of_lane(self, lane: str) -> Engine:
         """The engine of a lane's model."""
@@ -184,6 +187,7 @@ def warm_up(runtime: Runtime, *, seconds: float = TRIAL_S) -> tuple[int, float]:
     while time.perf_counter() < until:
         for size, fastest_s in trials.items():
             trials[size] = min(fastest_s, _timed(runtime, size))
+    runtime.shrink()
     rates = {size: size / fastest_s for size, fastest_s in trials.items()}
     fastest = max(rates.values())
     return next((size, rate) for size, rate in rates.items() if rate * WORTH_IT >= fastest)

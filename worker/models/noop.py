@@ -45,6 +45,9 @@ class NoopRuntime:
             time.sleep(self.image_s * len(images))
         return np.tile(self._row, (len(images), 1))
 
+    def shrink(self) -> None:
+        """Nothing is kept."""
+
 
 def is_noop(name: str) -> bool:
     """Whether the name means this model and no file."""

@@ -74,6 +74,14 @@ class OnnxRuntime:
             raise ModelRunError(f"{self.card.name}: {_first_line(exc)}") from exc
         return to_scores(output, self.card)
 
+    def shrink(self) -> None:
+        """Give back what the arena keeps: the memory of the largest batch so far. A GPU's stays."""
+        if self.device == "cpu":
+            options = ort.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            black = np.zeros((1, *self.card.preprocessing.size, 3), np.uint8)
+            self._session.run([self._output], {self._input: to_input(black, self.card)}, options)
+
     def _run_session(self, batch: NDArray[Any]) -> NDArray[Any]:
         (output,) = self._session.run([self._output], {self._input: batch})
         return np.asarray(output)
@@ -108,13 +116,15 @@ def _load(path: Path, card: ModelCard, digest: str, threads: int, device: str) -
 def open_session(
     path: Path, *, threads: int = 1, device: str = "cpu", precision: str = "float32"
 ) -> ort.InferenceSession:
-    """A session of ``threads`` threads on ``cpu`` or ``cuda``, with ONNX Runtime's errors made ours."""
+    """A session of ``threads`` threads on ``cpu`` or ``cuda``, with ONNX Runtime's errors made ours.
+
+    Its arena, which ONNX Runtime has unless it is told not to, keeps the memory of the largest batch. Taken from the
+    heap anew for each batch, it made predictions 8 to 23 % slower in most processes (``python -m benchmarks.heap``).
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # The arena keeps the largest batch's memory for ever: DenseNet-161 2,009 against 781 MB, as fast.
-    options.enable_cpu_mem_arena = False
     options.log_severity_level = _LOG_FATAL
     ort.disable_telemetry_events()
     provider = ready_cuda(precision) if device == "cuda" else "CPUExecutionProvider"

@@ -37,3 +37,6 @@ class Runtime(Protocol):
 
         Raises :class:`~jobs.errors.ModelRunError` where the model raises.
         """
+
+    def shrink(self) -> None:
+        """Give back what batches needed that were larger than those to come. What is to come takes its own anew."""

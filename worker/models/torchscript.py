@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from jobs.errors import FixedBatchError, ModelCorruptError, ModelRunError, ModelUnsupportedError
+from worker.models import heap
 from worker.models.card import ModelCard
 from worker.models.device import first_that_is_right, on_device
 from worker.models.runtime import Images, Scores
@@ -53,6 +54,10 @@ class TorchRuntime:
         except Exception as exc:
             raise ModelRunError(f"{self.card.name}: {last_line(exc)}") from exc
 
+    def shrink(self) -> None:
+        """Give back what the heap keeps; what torch keeps of a GPU's memory stays."""
+        heap.trim()
+
     def run(self, images: Images) -> Any:
         """The module's output as it is, in numpy; raises what torch raises."""
         batch = torch.from_numpy(np.ascontiguousarray(to_input(images, self.card)))
@@ -77,8 +82,9 @@ def load_on(
 ) -> TorchRuntime:
     """The runtime on a device, in the fastest way that the golden sample allows, checked against its card.
 
-    ``module(path, device, way)`` makes the module for one way.
+    ``module(path, device, way)`` makes the module for one way. The process keeps what it frees from now on.
     """
+    heap.keep_freed()
     needs = "install a torch that is built for CUDA, beside NVIDIA's driver"
     return on_device(device, partial(_load, path, card, digest, module), has_cuda=has_cuda, needs=needs)
 
