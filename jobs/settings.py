@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -229,19 +230,19 @@ class Settings:
         """The same Redis in Celery's words."""
         return re.sub(r"^unix://", "redis+socket://", self.ledger_url or self.broker_url)
 
-    @property
+    @cached_property
     def one_redis(self) -> bool:
         """Whether the broker's queues and the ledger are in the same database of the same Redis."""
         return not self.broker_url.startswith(("amqp", "pyamqp")) and self.result_backend_url == re.sub(
             r"^unix://", "redis+socket://", self.broker_url
         )
 
-    @property
+    @cached_property
     def models(self) -> tuple[str, ...]:
-        """Model names or files that a worker serves; a file may have a comma in its name."""
+        """Model names or files that a worker serves; a file, looked for once, may have a comma in its name."""
         return (self.model,) if Path(self.model).is_file() else parse_names(self.model)
 
-    @property
+    @cached_property
     def model_name(self) -> str:
         """The name of the default model: a file's stem, a name as it is."""
         first = self.models[0]
