@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,10 +25,11 @@ SORT_LIMIT = 20_000
 
 @dataclass(frozen=True)
 class _Root:
-    """One name of the command line: what its images' custom_ids begin with, and where it is."""
+    """One name of the command line, and where it is."""
 
     name: str
     path: str
+    is_folder: bool
     pattern: Pattern | None = None
 
 
@@ -43,11 +45,11 @@ class Files:
         self.names = [os.path.normpath(name) for name in names]
         roots = [_root(name) for name in self.names]
         _refuse_overlap([root for root in roots if not root.pattern])
-        alone = len(roots) == 1 and not among_others and os.path.isdir(roots[0].path)
-        self.base = roots[0].path if alone else ""
+        self._is_alone = len(roots) == 1 and not among_others and roots[0].is_folder
+        self.base = roots[0].path if self._is_alone else ""
         #: Only patterns can name a file twice; folders that do are refused.
         self.unique = len(roots) == 1 or not any(root.pattern for root in roots)
-        self._roots = [_Root("" if alone else root.name.lstrip("/"), root.path, root.pattern) for root in roots]
+        self._roots = roots
 
     def ids(self) -> Iterator[tuple[str, str]]:
         """Each custom_id with the file's path, as they lie on disk."""
@@ -59,25 +61,28 @@ class Files:
 
     def _items(self, *, sort_limit: int) -> Iterator[Item]:
         for root in self._roots:
+            name = "" if self._is_alone else root.name.lstrip("/")
             if root.pattern:
                 start = len(root.path.rstrip("/")) + 1
                 wanted = partial(_is_matched, pattern=root.pattern, start=start)
-                yield from _Walk(wanted, sort_limit).items(root.name, root.path, root.pattern.depth)
-            elif os.path.isdir(root.path):
-                yield from _Walk(_is_image, sort_limit).items(root.name, root.path)
+                yield from _Walk(wanted, sort_limit).items(name, root.path, root.pattern.depth)
+            elif root.is_folder:
+                yield from _Walk(_is_image, sort_limit).items(name, root.path)
             else:
-                yield _item(root.name, beyond(root.path) if os.path.islink(root.path) else root.path)
+                yield _item(name, beyond(root.path) if os.path.islink(root.path) else root.path)
 
 
 def _root(name: str) -> _Root:
     pattern = Pattern(name) if is_pattern(name) and not os.path.lexists(name) else None
     shown = pattern.folder if pattern else name
     path = os.path.abspath(shown)
-    if not os.path.exists(path):
-        raise SourceError(f"no such file or folder: {shown}")
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        raise SourceError(f"no such file or folder: {shown}") from None
     if not os.access(path, os.R_OK):
         raise SourceError(f"not readable: {shown}")
-    return _Root(shown, path, pattern)
+    return _Root(shown, path, is_folder, pattern)
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

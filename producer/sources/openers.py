@@ -8,7 +8,6 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable
-from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 from jobs.errors import SourceError, UsageError
@@ -76,7 +75,8 @@ class Spooled:
 
 def suffixes(name: str) -> str:
     """The last two suffixes of a name, in lower case: ``.tar.gz``, ``.csv``."""
-    return "".join(PurePosixPath(name.partition("?")[0]).suffixes[-2:]).lower()
+    last = name.partition("?")[0].rstrip("/").rpartition("/")[2].lstrip(".").lower()
+    return "".join(f".{suffix}" for suffix in last.split(".")[1:][-2:])
 
 
 def _open_path(path: str) -> IO[bytes]:

@@ -56,11 +56,12 @@ def open_source(
     if texts.count(STDIN) > 1:
         raise UsageError("standard input (-) can be read only once")
     options = _Options(len(texts) == 1, max_bytes, strict, on_bad, stdin)
-    plain = [name for name in texts if _is_plain(name)]
+    plain, urls, others = [], [], []
+    for name in texts:
+        (plain if _is_plain(name) else urls if _is_image_url(name) else others).append(name)
     sources: list[Source] = [Files(plain, among_others=len(plain) < len(texts))] if plain else []
-    urls = [name for name in texts if _is_image_url(name)]
     sources += [Urls(urls)] if urls else []
-    sources += [_open(name, options) for name in texts if name not in urls and name not in plain]
+    sources += [_open(name, options) for name in others]
     if by == "reference":
         _refuse_bytes_only(sources)
     source = sources[0] if len(sources) == 1 else Chain(sources)
@@ -73,7 +74,7 @@ def _is_plain(name: str) -> bool:
     """A folder, a file or a pattern, and no list or archive of images."""
     if name == STDIN or is_url(name):
         return False
-    return os.path.isdir(name) or not (is_archive(name) or manifest_format(name))
+    return not (is_archive(name) or manifest_format(name)) or os.path.isdir(name)
 
 
 def _is_image_url(name: str) -> bool:

@@ -254,6 +254,28 @@ def test_names_of_all_kinds_make_one_source(tmp_path: Path, monkeypatch: pytest.
     assert not source.unique
 
 
+class Name(str):
+    """A name that counts how often names were compared."""
+
+    __slots__ = ()
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Name.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_many_names_are_not_compared_with_each_other(tmp_path: Path) -> None:
+    names = [Name(tmp_path / f"{number}.jpg") for number in range(200)]
+    for name in names:
+        Path(name).touch()
+    others = [Name(f"http://host/{number}.jpg") for number in range(200)]
+
+    assert len(list(open_source([*names, *others], by="reference"))) == 400
+    assert Name.compared < 4000  # each with each would be 80,000
+
+
 @pytest.mark.parametrize("stdin", ["text", "jsonl", "csv", "zip", "tar.gz"])
 def test_standard_input_is_a_list_or_an_archive(stdin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
