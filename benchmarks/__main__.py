@@ -60,8 +60,6 @@ def measure(part: str, rounds: int) -> tuple[list[Goal], Any]:
         return goals, contest.rates
     if part == "memory":
         return costs.redis_memory(), {}
-    if part == "latency":
-        return costs.latency()
     goals, figures = getattr(costs, part)(rounds)
     return goals, figures
 

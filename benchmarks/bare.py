@@ -56,6 +56,10 @@ class BareLoop:
         for child in self._children:
             child.join()
 
+    def like(self) -> BareLoop:
+        """Another one, with processes of its own."""
+        return BareLoop(self.model, processes=self.processes, batch_size=self.batch_size)
+
     @property
     def pids(self) -> list[int]:
         """Ids of its processes."""

@@ -32,9 +32,13 @@ class Contest:
     rates: dict[str, list[float]] = field(default_factory=dict)
 
     def run(self, contenders: Mapping[str, Callable[[], float]], rounds: int) -> None:
-        """Every contender once a round, each round beginning with another one; each returns its images/s."""
+        """Every contender once a round, each round beginning with another one; each returns its images/s.
+
+        May be called again, for more rounds with other processes of the same contenders.
+        """
         names = list(contenders)
-        for number in range(rounds):
+        before = len(self.rates.get(names[0], ()))
+        for number in range(before, before + rounds):
             for place in range(len(names)):
                 name = names[(place + number) % len(names)]
                 self.rates.setdefault(name, []).append(contenders[name]())

@@ -6,7 +6,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -18,6 +20,7 @@ from benchmarks.images import make_images
 from benchmarks.stack import labelmill, running, running_redis, timed, until, used_memory
 from jobs.items import Item
 from producer.client import Labelmill
+from producer.job import Job
 from producer.sources import Pictures
 
 __all__ = ["latency", "redis_memory", "scaling", "start"]
@@ -25,30 +28,30 @@ __all__ = ["latency", "redis_memory", "scaling", "start"]
 MODEL = "efficientnet-lite0"
 
 
-def latency(calls: int = 200) -> tuple[list[Goal], dict[str, list[float]]]:
-    """Seconds of single calls: in this process, through an idle queue, and beside a bulk job that fills it."""
+def latency(rounds: int, calls: int = 100) -> tuple[list[Goal], dict[str, list[list[float]]]]:
+    """Seconds of single calls: in this process, through an idle queue, and beside a bulk job that fills it.
+
+    A 99th percentile is of the calls of all rounds: that of a hundred would be one call.
+    """
     folder = make_images("photo", 400)
     paths = [str(path) for path in sorted(folder.glob("*.jpg"))]
     with labelmill(MODEL) as client:
         single = Calls(client.celery, "labelmill.classify", client.settings.broker_url)
         alone = _in_process(MODEL)
-        taken: dict[str, list[float]] = {"in process": [], "idle": [], "under load": []}
-        for number in range(calls):
-            path = paths[number % len(paths)]
-            taken["in process"].append(timed(lambda path=path: alone(path)))  # type: ignore[misc]
-            taken["idle"].append(single.call(path))
-        job = client.open(MODEL, job_id="load", top_k=5)
-        sender = job.sender()
-        sender.start(Pictures([Item(f"{n}", paths[n % len(paths)]) for n in range(100_000)], unique=True), checked=True)
-        until(lambda: sender.join(0.1), "the backlog")  # the workers' cores are not the producer's any more
-        until(lambda: job.status().request_counts["leased"], "bulk work")
-        for number in range(calls):
-            taken["under load"].append(single.call(paths[number % len(paths)]))
-        chunk_s = _chunk_seconds(client)
-        job.cancel()
-    idle, loaded = taken["idle"], taken["under load"]
-    added = (statistics.median(idle) - statistics.median(taken["in process"])) * 1e3
-    bound = (chunk_s + 2 * _p99(idle)) * 1e3
+        taken: dict[str, list[list[float]]] = {"in process": [], "idle": [], "under load": []}
+        chunks_s = []
+        for number in range(rounds):
+            here = [paths[(number * calls + call) % len(paths)] for call in range(calls)]
+            pairs = [(timed(lambda path=path: alone(path)), single.call(path)) for path in here]  # type: ignore[misc]
+            taken["in process"].append([pair[0] for pair in pairs])
+            taken["idle"].append([pair[1] for pair in pairs])
+            with _load(client, paths, f"load-{number}") as job:
+                taken["under load"].append([single.call(path) for path in here])
+                chunks_s.append(_chunk_seconds(job))
+    alone_s, idle_s = taken["in process"], taken["idle"]
+    added = statistics.median(map(_added, alone_s, idle_s)) * 1e3
+    idle, loaded = (list(chain.from_iterable(taken[name])) for name in ("idle", "under load"))
+    bound = (statistics.median(chunks_s) + 2 * _p99(idle)) * 1e3
     return [
         Goal("one call, idle: added to the in-process time, p50", added, 5, "ms", at_most=True),
         Goal(
@@ -135,13 +138,29 @@ def _in_process(model: str) -> Callable[[str], object]:
     return classify
 
 
+@contextmanager
+def _load(client: Labelmill, paths: list[str], name: str) -> Iterator[Job]:
+    """A bulk job that is at work, and has far more queued than is done meanwhile."""
+    job = client.open(MODEL, job_id=name, top_k=5)
+    sender = job.sender()
+    sender.start(Pictures([Item(f"{n}", paths[n % len(paths)]) for n in range(20_000)], unique=True), checked=True)
+    until(lambda: sender.join(0.1), "the backlog")  # the workers' cores are not the producer's any more
+    until(lambda: job.status().request_counts["leased"], "bulk work")
+    yield job
+    job.cancel()
+    until(lambda: job.status().ended, "the end of bulk work")
+
+
+def _added(alone: list[float], queued: list[float]) -> float:
+    return statistics.median(queued) - statistics.median(alone)
+
+
 def _p99(values: list[float]) -> float:
     return statistics.quantiles(values, n=100)[98]
 
 
-def _chunk_seconds(client: Labelmill) -> float:
+def _chunk_seconds(job: Job) -> float:
     """How long a bulk chunk of the running job takes, by what was done since its last look."""
-    job = client.job("load")
     first, began = job.status(), time.perf_counter()
     until(lambda: job.status().done - first.done >= 100, "bulk work")
     rate = (job.status().done - first.done) / (time.perf_counter() - began)

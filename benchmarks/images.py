@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
-__all__ = ["LARGE", "PHOTO", "TINY", "make_images"]
+__all__ = ["make_images"]
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parent / "examples" / "photos"
 FOLDER = HERE.parent / "build" / "bench" / "images"
-#: (width, height) in pixels.
-PHOTO, TINY, LARGE = (500, 375), (32, 32), (4000, 3000)
+#: (width, height) in pixels, by name.
+NAMED = {"photo": (500, 375), "tiny": (32, 32), "large": (4000, 3000)}
 #: JPEG quality of the photographs.
 QUALITY = 90
 #: The pictures that are photographs, and large enough to be cut.
@@ -21,8 +21,8 @@ NAMES = ("astronaut.jpg", "coffee.jpg", "rocket.jpg", "retina.jpg", "animals/che
 
 
 def make_images(kind: str, count: int) -> Path:
-    """A folder of ``count`` images, made once: ``photo`` and ``large`` are JPEGs, ``tiny`` are PNGs."""
-    size = {"photo": PHOTO, "tiny": TINY, "large": LARGE}[kind]
+    """A folder of ``count`` images, made once: ``tiny`` are PNGs, all others JPEGs, e.g. ``250x188``."""
+    size = NAMED.get(kind) or _size(kind)
     folder = FOLDER / f"{kind}-{count}"
     done = folder / ".done"
     if done.exists():
@@ -38,6 +38,11 @@ def make_images(kind: str, count: int) -> Path:
             image.save(folder / f"{number:06}.jpg", quality=QUALITY)
     done.touch()
     return folder
+
+
+def _size(kind: str) -> tuple[int, int]:
+    width, height = kind.split("x")
+    return int(width), int(height)
 
 
 def _window(chance: random.Random, picture: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ NAMES = {
     "plain": "plain Celery",
     "textbook": "the textbook's way",
 }
+#: Of the histogram.
+BINS, TICKS_MS = 50, (2, 5, 10, 20, 50, 100, 200, 500, 1000)
 COLOURS = {
     "bare": "#9aa0a6",
     "bulk": "#1a73e8",
@@ -65,10 +68,17 @@ def _curve(axis: Any, rates: Mapping[Any, Sequence[float]], part: str) -> None:
     axis.legend()
 
 
-def _histogram(axis: Any, seconds: Mapping[str, Sequence[float]], part: str) -> None:
-    most = max(max(found) for found in seconds.values()) * 1e3
-    bins = [most * step / 40 for step in range(41)]
-    for name, found in seconds.items():
-        axis.hist([value * 1e3 for value in found], bins=bins, alpha=0.6, label=name)
-    axis.set(title="one call", xlabel="ms", ylabel="calls")
+def _histogram(axis: Any, seconds: Mapping[str, Sequence[Sequence[float]]], part: str) -> None:
+    """Both axes are logarithmic: a single call at the end of the tail is seen, and so are two milliseconds more."""
+    taken = {name: [value * 1e3 for value in chain.from_iterable(found)] for name, found in seconds.items()}
+    least, most = (chosen(chosen(found) for found in taken.values()) for chosen in (min, max))
+    bins = [least * (most / least) ** (step / BINS) for step in range(BINS + 1)]
+    for name, found in taken.items():
+        p99 = statistics.quantiles(found, n=100)[98]
+        _, _, bars = axis.hist(found, bins=bins, alpha=0.6, label=f"{name}: p99 {p99:.0f} ms")
+        axis.axvline(p99, linestyle=":", color=bars[0].get_facecolor(), alpha=1)
+    axis.set(title="one call", xlabel="ms", ylabel="calls", xscale="log", yscale="log")
+    ticks = [tick for tick in TICKS_MS if least <= tick <= most]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
     axis.legend()

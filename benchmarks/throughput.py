@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.bare import BareLoop
 from benchmarks.celery_apps import Calls, celery_workers
@@ -19,35 +20,39 @@ from producer.client import Labelmill
 __all__ = ["PHOTO_MODEL", "TINY_MODEL", "bulk", "images", "int8", "large", "photo", "tiny"]
 
 PHOTO_MODEL, TINY_MODEL = "efficientnet-lite0", "cifar10-cnn"
+#: Images that new processes are given before they are measured: chunks are as large as was measured.
+WARM = 200
+#: Tiny images that go one by one.
+CALLS = 4000
 
 
 def photo(rounds: int) -> tuple[list[Goal], Contest]:
     """Photographs and EfficientNet-Lite0."""
-    folder, paths = images("photo", 800)
+    folder, paths = images("photo", 1600)
     few = [base64.b64encode(path.read_bytes()).decode() for path in paths[:60]]
     contest = Contest()
+    names = [str(path) for path in paths[:400]]
+    best = str(int8_model()) if is_int8_recommended() else PHOTO_MODEL
     with ExitStack() as stack:
-        bare = stack.enter_context(_bare(PHOTO_MODEL, paths[:200]))
-        client = stack.enter_context(labelmill(PHOTO_MODEL))
+        tuned = stack.enter_context(_bare(PHOTO_MODEL, paths[:200]))
         textbook = stack.enter_context(celery_workers("textbook", PHOTO_MODEL, pool="prefork", warm=few[0]))
-        recommended = (client, PHOTO_MODEL)
-        if is_int8_recommended():
-            other = stack.enter_context(labelmill(str(int8_model())))
-            recommended = (other, other.models()[0].name)
-        names = [str(path) for path in paths[:400]]
         plain = stack.enter_context(celery_workers("plain", PHOTO_MODEL, pool="solo", warm=names[0]))
-        single = Calls(client.celery, "labelmill.classify", client.settings.broker_url)
-        contest.run(
-            {
-                "bare": lambda: len(paths) / bare.run(paths),
-                "bulk": bulk(client, folder, PHOTO_MODEL, len(paths)),
-                "single": lambda: len(names) / single.run(names),
-                "recommended": bulk(recommended[0], folder, recommended[1], len(paths)),
-                "plain": lambda: len(names) / plain.run(names),
-                "textbook": lambda: len(few) / textbook.run(few),
-            },
-            rounds,
-        )
+        for _ in range(rounds):
+            with tuned.like() as bare, labelmill(PHOTO_MODEL) as client, labelmill(best) as other:
+                single = Calls(client.celery, "labelmill.classify", client.settings.broker_url)
+                for few_first in (bulk(client, paths[:WARM], PHOTO_MODEL, WARM), _rate(single.run, names[:WARM])):
+                    few_first()
+                contest.run(
+                    {
+                        "bare": _rate(bare.run, paths),
+                        "bulk": bulk(client, folder, PHOTO_MODEL, len(paths)),
+                        "single": _rate(single.run, names),
+                        "recommended": bulk(other, folder, other.models()[0].name, len(paths)),
+                        "plain": _rate(plain.run, names),
+                        "textbook": _rate(textbook.run, few),
+                    },
+                    1,
+                )
     return [
         Goal("photo: bulk / bare loop", contest.ratio("bulk", "bare"), 0.98),
         Goal("photo: one call an image / bare loop", contest.ratio("single", "bare"), 0.85),
@@ -61,19 +66,22 @@ def tiny(rounds: int) -> tuple[list[Goal], Contest]:
     names = [str(path) for path in paths]
     contest = Contest()
     with ExitStack() as stack:
-        bare = stack.enter_context(_bare(TINY_MODEL, paths[:10_000]))
-        client = stack.enter_context(labelmill(TINY_MODEL))
+        tuned = stack.enter_context(_bare(TINY_MODEL, paths[:10_000]))
         plain = stack.enter_context(celery_workers("plain", TINY_MODEL, pool="solo", warm=names[0]))
-        single = Calls(client.celery, "labelmill.classify", client.settings.broker_url, model=TINY_MODEL)
-        contest.run(
-            {
-                "bare": lambda: len(paths) / bare.run(paths),
-                "bulk": bulk(client, folder, TINY_MODEL, len(paths)),
-                "single": lambda: 4000 / single.run(names[:4000]),
-                "plain": lambda: 4000 / plain.run(names[:4000]),
-            },
-            rounds,
-        )
+        for _ in range(rounds):
+            with tuned.like() as bare, labelmill(TINY_MODEL) as client:
+                single = Calls(client.celery, "labelmill.classify", client.settings.broker_url, model=TINY_MODEL)
+                for few_first in (bulk(client, paths[:WARM], TINY_MODEL, WARM), _rate(single.run, names[:WARM])):
+                    few_first()
+                contest.run(
+                    {
+                        "bare": _rate(bare.run, paths),
+                        "bulk": bulk(client, folder, TINY_MODEL, len(paths)),
+                        "single": _rate(single.run, names[:CALLS]),
+                        "plain": _rate(plain.run, names[:CALLS]),
+                    },
+                    1,
+                )
     return [
         Goal("tiny: bulk / bare loop", contest.ratio("bulk", "bare"), 0.95),
         Goal("tiny: bulk / plain Celery at its best", contest.ratio("bulk", "plain"), 10),
@@ -128,6 +136,11 @@ def bulk(client: Labelmill, what: Path | list[Path], model: str, count: int) -> 
         return count / took
 
     return run
+
+
+def _rate(run: Callable[[Sequence[Any]], float], what: Sequence[Any]) -> Callable[[], float]:
+    """Images/s of what says how many seconds it took."""
+    return lambda: len(what) / run(what)
 
 
 def images(kind: str, count: int) -> tuple[Path, list[Path]]:

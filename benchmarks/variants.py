@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.images import make_images
 
-__all__ = ["FOLDER", "int8_model", "is_int8_recommended", "scaled_model"]
+__all__ = ["FOLDER", "int8_model", "is_int8_recommended", "random_model", "scaled_model"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "bench"
 #: EfficientNet-Lite0's preprocessing, with scaled decoding allowed.
@@ -39,6 +39,22 @@ def scaled_model() -> Path:
         settings = f"{SCALED},scaled_decode=true"
         export = ("export", "--arch", "efficientnet-lite0", "--format", "onnx", "--preprocess", settings)
         _worker(*export, "--output", str(path))
+    return path
+
+
+def random_model(arch: str) -> Path:
+    """A network of torchvision with the weights it is born with: as fast as with others."""
+    path = FOLDER / f"{arch}.onnx"
+    if not path.exists():
+        import torch
+
+        from worker.export.vision import vision
+
+        torch.manual_seed(0)
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        weights = path.with_suffix(".pth")
+        torch.save(getattr(vision().models, arch)(weights=None).state_dict(), weights)
+        _worker("export", "--arch", arch, "--weights", str(weights), "--format", "onnx", "--output", str(path))
     return path
 
 

@@ -56,7 +56,9 @@ def open_source(
     if texts.count(STDIN) > 1:
         raise UsageError("standard input (-) can be read only once")
     options = _Options(len(texts) == 1, max_bytes, strict, on_bad, stdin)
-    plain, urls, others = [], [], []
+    plain: list[str] = []
+    urls: list[str] = []
+    others: list[str] = []
     for name in texts:
         (plain if _is_plain(name) else urls if _is_image_url(name) else others).append(name)
     sources: list[Source] = [Files(plain, among_others=len(plain) < len(texts))] if plain else []
