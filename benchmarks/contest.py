@@ -43,6 +43,7 @@ class Contest:
                 name = names[(place + number) % len(names)]
                 self.rates.setdefault(name, []).append(contenders[name]())
 
-    def ratio(self, name: str, to: str) -> float:
-        """The median of the ratios within a round."""
-        return statistics.median(a / b for a, b in zip(self.rates[name], self.rates[to], strict=True))
+    def ratio(self, name: str, *to: str) -> float:
+        """The median of the ratios within a round, to the fastest of the others."""
+        rounds = zip(self.rates[name], *(self.rates[other] for other in to), strict=True)
+        return statistics.median(rate / max(others) for rate, *others in rounds)

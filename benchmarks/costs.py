@@ -88,7 +88,7 @@ def scaling(rounds: int, workers: tuple[int, ...] = (1, 4, 16, 32)) -> tuple[lis
     rates: dict[int, list[float]] = {}
     for many in workers:
         with labelmill("noop:10:10", workers=many, concurrency=1) as client:
-            count = 500 * many
+            count = 300 * many
             for _ in range(rounds):
                 began = time.perf_counter()
                 job = client.submit(Synthetic(count), model="noop", chunk_size=10)
