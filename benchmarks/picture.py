@@ -72,7 +72,7 @@ def _histogram(axis: Any, seconds: Mapping[str, Sequence[Sequence[float]]], part
     """Both axes are logarithmic: a single call at the end of the tail is seen, and so are two milliseconds more."""
     taken = {name: [value * 1e3 for value in chain.from_iterable(found)] for name, found in seconds.items()}
     least, most = (chosen(chosen(found) for found in taken.values()) for chosen in (min, max))
-    bins = [least * (most / least) ** (step / BINS) for step in range(BINS + 1)]
+    bins = [*(least * (most / least) ** (step / BINS) for step in range(BINS)), most]
     for name, found in taken.items():
         p99 = statistics.quantiles(found, n=100)[98]
         _, _, bars = axis.hist(found, bins=bins, alpha=0.6, label=f"{name}: p99 {p99:.0f} ms")

@@ -24,7 +24,7 @@ PHOTO_MODEL, TINY_MODEL = "efficientnet-lite0", "cifar10-cnn"
 BARE = ("bare", "bare anew")
 #: Images that new processes are given before they are measured: chunks are as large as was measured.
 WARM = 200
-#: Tiny images that go one by one.
+#: Tiny images that go one by one, and that new processes are given before.
 CALLS = 4000
 
 
@@ -76,7 +76,7 @@ def tiny(rounds: int) -> tuple[list[Goal], Contest]:
         for _ in range(rounds):
             with tuned.like() as bare, labelmill(TINY_MODEL) as client:
                 single = Calls(client.celery, "labelmill.classify", client.settings.broker_url, model=TINY_MODEL)
-                bare.run(paths[:WARM])
+                bare.run(paths[:CALLS])
                 single.run(names[:WARM])
                 bulk(client, paths[:CALLS], TINY_MODEL, CALLS)()
                 contest.run(

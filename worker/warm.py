@@ -221,6 +221,7 @@ def _load(name: str, settings: Settings) -> Runtime:
     model_dir = Path(settings.model_dir) if settings.model_dir else None
     runtime = loader.load(name, threads=settings.threads or 1, device=settings.device, model_dir=model_dir)
     golden.verify(runtime)
+    runtime.shrink()  # its samples may be more than a batch
     return runtime
 
 

@@ -80,7 +80,10 @@ class OnnxRuntime:
             options = ort.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
             black = np.zeros((1, *self.card.preprocessing.size, 3), np.uint8)
-            self._session.run([self._output], {self._input: to_input(black, self.card)}, options)
+            try:
+                self._session.run([self._output], {self._input: to_input(black, self.card)}, options)
+            except Exception as exc:
+                raise ModelRunError(f"{self.card.name}: {_first_line(exc)}") from exc
 
     def _run_session(self, batch: NDArray[Any]) -> NDArray[Any]:
         (output,) = self._session.run([self._output], {self._input: batch})
@@ -119,7 +122,8 @@ def open_session(
     """A session of ``threads`` threads on ``cpu`` or ``cuda``, with ONNX Runtime's errors made ours.
 
     Its arena, which ONNX Runtime has unless it is told not to, keeps the memory of the largest batch. Taken from the
-    heap anew for each batch, it made predictions 8 to 23 % slower in most processes (``python -m benchmarks.heap``).
+    heap anew for each batch, it made most processes slower, and those with large batches by half (``python -m
+    benchmarks.heap``).
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

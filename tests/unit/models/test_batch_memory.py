@@ -12,6 +12,8 @@ import sys
 import pytest
 
 from worker.export.prepare import prepare
+from worker.models.noop import NoopRuntime
+from worker.warm import warm_up
 
 #: Pages of 4 KiB that a prediction may be given anew; 12,000 to 100,000 are where nothing is kept.
 FEW_PAGES = 3000
@@ -54,7 +56,8 @@ print(large - small, resident_mib() - small)
 def said(program: str, file_format: str, *arguments: str, **env: str) -> list[int]:
     model = prepare("efficientnet-lite0", file_format=file_format)  # type: ignore[arg-type]
     command = [sys.executable, "-c", program, str(model), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, check=True)
+    usual = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(command, capture_output=True, text=True, env={**usual, **env}, check=True)
     return [int(word) for word in done.stdout.split()]
 
 
@@ -66,8 +69,11 @@ def test_a_batch_is_computed_in_the_memory_of_the_last_one(file_format: str, bat
     assert pages < FEW_PAGES
 
 
-def test_an_operator_who_tells_glibc_is_obeyed() -> None:
-    (pages,) = said(PREDICT, "torchscript", "4", MALLOC_MMAP_THRESHOLD_="65536")
+@pytest.mark.parametrize(
+    "told", [{"MALLOC_MMAP_THRESHOLD_": "65536"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=65536"}]
+)
+def test_an_operator_who_tells_glibc_is_obeyed(told: dict[str, str]) -> None:
+    (pages,) = said(PREDICT, "torchscript", "4", **told)
 
     assert pages > FEW_PAGES
 
@@ -78,3 +84,16 @@ def test_what_a_larger_batch_needed_can_be_given_back(file_format: str) -> None:
 
     assert needed > 30
     assert left < needed / 4
+
+
+def test_what_batches_needed_that_were_only_tried_is_given_back() -> None:
+    class Counted(NoopRuntime):
+        shrunk = 0
+
+        def shrink(self) -> None:
+            self.shrunk += 1
+
+    runtime = Counted()
+    warm_up(runtime, seconds=0.01)
+
+    assert runtime.shrunk == 1
