@@ -36,20 +36,20 @@ def photo(rounds: int) -> tuple[list[Goal], Contest]:
     names = [str(path) for path in paths[:400]]
     best = str(int8_model()) if is_int8_recommended() else PHOTO_MODEL
     with ExitStack() as stack:
-        tuned = stack.enter_context(_bare(PHOTO_MODEL, paths[:200]))
+        bare = stack.enter_context(_bare(PHOTO_MODEL, paths[:200]))
         textbook = stack.enter_context(celery_workers("textbook", PHOTO_MODEL, pool="prefork", warm=few[0]))
         plain = stack.enter_context(celery_workers("plain", PHOTO_MODEL, pool="solo", warm=names[0]))
         for _ in range(rounds):
-            with tuned.like() as bare, labelmill(PHOTO_MODEL) as client, labelmill(best) as other:
+            with bare.like() as anew, labelmill(PHOTO_MODEL) as client, labelmill(best) as other:
                 single = Calls(client.celery, "labelmill.classify", client.settings.broker_url)
-                bare.run(paths[:WARM])
+                anew.run(paths[:WARM])
                 single.run(names[:WARM])
                 for one, model in ((client, PHOTO_MODEL), (other, other.models()[0].name)):
                     bulk(one, paths[:WARM], model, WARM)()
                 contest.run(
                     {
-                        "bare": _rate(tuned.run, paths),
-                        "bare anew": _rate(bare.run, paths),
+                        "bare": _rate(bare.run, paths),
+                        "bare anew": _rate(anew.run, paths),
                         "bulk": bulk(client, folder, PHOTO_MODEL, len(paths)),
                         "single": _rate(single.run, names),
                         "recommended": bulk(other, folder, other.models()[0].name, len(paths)),
@@ -71,18 +71,18 @@ def tiny(rounds: int) -> tuple[list[Goal], Contest]:
     names = [str(path) for path in paths]
     contest = Contest()
     with ExitStack() as stack:
-        tuned = stack.enter_context(_bare(TINY_MODEL, paths[:10_000]))
+        bare = stack.enter_context(_bare(TINY_MODEL, paths[:10_000]))
         plain = stack.enter_context(celery_workers("plain", TINY_MODEL, pool="solo", warm=names[0]))
         for _ in range(rounds):
-            with tuned.like() as bare, labelmill(TINY_MODEL) as client:
+            with bare.like() as anew, labelmill(TINY_MODEL) as client:
                 single = Calls(client.celery, "labelmill.classify", client.settings.broker_url, model=TINY_MODEL)
-                bare.run(paths[:CALLS])
+                anew.run(paths[:CALLS])
                 single.run(names[:WARM])
                 bulk(client, paths[:CALLS], TINY_MODEL, CALLS)()
                 contest.run(
                     {
-                        "bare": _rate(tuned.run, paths),
-                        "bare anew": _rate(bare.run, paths),
+                        "bare": _rate(bare.run, paths),
+                        "bare anew": _rate(anew.run, paths),
                         "bulk": bulk(client, folder, TINY_MODEL, len(paths)),
                         "single": _rate(single.run, names[:CALLS]),
                         "plain": _rate(plain.run, names[:CALLS]),

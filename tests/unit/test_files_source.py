@@ -1,4 +1,4 @@
-"""Folders and files as a source."""
+"""Folders, files and patterns as a source."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from jobs.errors import SourceError
 from jobs.items import Item
 from producer.sources import files
 from producer.sources.files import Files
+from producer.sources.patterns import Pattern
 
 
 def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+
+
+def ids(source: Files) -> list[str]:
+    return [item.custom_id for item in source]
 
 
 def test_one_folder_gives_paths_relative_to_it_in_order_of_their_names(tmp_path: Path) -> None:
@@ -30,7 +35,7 @@ def test_one_folder_gives_paths_relative_to_it_in_order_of_their_names(tmp_path:
 def test_several_names_keep_ids_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path / "a/x.jpg", tmp_path / "b/x.jpg", tmp_path / "c.any")
     monkeypatch.chdir(tmp_path)
-    assert [item.custom_id for item in Files(["a", "./b", "c.any"])] == ["a/x.jpg", "b/x.jpg", "c.any"]
+    assert ids(Files(["a", "./b", "c.any"])) == ["a/x.jpg", "b/x.jpg", "c.any"]
 
 
 @pytest.mark.parametrize("names", [("a", "a/sub"), ("a", "./a"), ("a/sub/x.jpg", "a")])
@@ -104,3 +109,48 @@ def test_the_first_id_of_a_folder_comes_before_it_is_gone_through(
     assert next(source.ids())[0].endswith(".jpg")
     assert len(looked_at) == 1
     assert {custom_id for custom_id, _ in source.ids()} == {item.custom_id for item in source}
+
+
+# -- patterns --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        ("p/**/*.jpg", "x/y/z.jpg", True),
+        ("p/**/*.jpg", "z.jpg", True),
+        ("p/*.jpg", "x/z.jpg", False),
+        ("p/[ab]*.png", "b1.png", True),
+        ("p/[!ab]*.png", "b1.png", False),
+        ("p/?.jpg", "ab.jpg", False),
+        ("*", "x.JPG", True),
+        ("*", "x.txt", False),
+        ("p/*.txt", "x.txt", True),
+        ("p/**", "q/r/x.jpg", True),
+        ("p/a.jpg*", "axjpg", False),
+        ("p/[.jpg*", "[.jpg", True),
+    ],
+)
+def test_a_pattern_fits_as_a_shell_would(pattern: str, name: str, fits: bool) -> None:
+    assert Pattern(pattern).matches(name) is fits
+
+
+def test_a_pattern_goes_only_as_deep_as_it_says(tmp_path: Path) -> None:
+    touch(tmp_path / "a.jpg", tmp_path / "x/b.jpg", tmp_path / "x/y/c.jpg", tmp_path / "x/d.png")
+    assert ids(Files([tmp_path / "*.jpg"])) == ["a.jpg"]
+    assert ids(Files([tmp_path / "*/*.jpg"])) == ["x/b.jpg"]
+    assert ids(Files([tmp_path / "**/*.jpg"])) == ["a.jpg", "x/b.jpg", "x/y/c.jpg"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    touch(tmp_path / "a[1].jpg", tmp_path / "a1.jpg")
+    (item,) = Files([tmp_path / "a[1].jpg"])
+    assert isinstance(item, Item)
+    assert item.ref == str(tmp_path / "a[1].jpg")
+
+
+def test_only_patterns_can_repeat_an_id_so_only_they_are_gone_through_first(tmp_path: Path) -> None:
+    touch(tmp_path / "a/x.jpg", tmp_path / "b/x.jpg")
+    assert Files([tmp_path / "a", tmp_path / "b"]).unique
+    assert Files([tmp_path / "*/*.jpg"]).unique
+    assert not Files([tmp_path / "a/*.jpg", tmp_path / "a/x*"]).unique

@@ -1,4 +1,4 @@
-"""Sources: patterns, archives, manifests, URLs, standard input, and how images travel."""
+"""Sources: archives, manifests, URLs, standard input, and how images travel."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from jobs import asking
 from jobs.errors import SourceError, UsageError
 from jobs.items import Item
 from producer.ids import check_ids
-from producer.sources import Archive, ByValue, Files, Manifest, Source, Upload, open_source
+from producer.sources import Archive, ByValue, Manifest, Source, Upload, open_source
 from producer.sources.chain import Pictures
 from producer.sources.manifest import MAX_FIELDS_BYTES, MAX_LINE_CHARS
-from producer.sources.patterns import Pattern
 
 MEMBERS = {"a.jpg": b"A", "sub/b.PNG": b"BB", "notes.txt": b"no image", ".hidden/c.jpg": b"C", "__MACOSX/a.jpg": b"M"}
 ARCHIVES = ("images.zip", "images.tar", "images.tar.gz", "images.tgz", "images.tar.bz2", "images.tar.xz")
@@ -55,51 +54,6 @@ def ids(source: Source) -> list[str]:
 class BadLines(list[tuple[str, str]]):
     def __call__(self, place: str, reason: str) -> None:
         self.append((place.rpartition(":")[2], reason))
-
-
-# -- patterns --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("pattern", "name", "fits"),
-    [
-        ("p/**/*.jpg", "x/y/z.jpg", True),
-        ("p/**/*.jpg", "z.jpg", True),
-        ("p/*.jpg", "x/z.jpg", False),
-        ("p/[ab]*.png", "b1.png", True),
-        ("p/[!ab]*.png", "b1.png", False),
-        ("p/?.jpg", "ab.jpg", False),
-        ("*", "x.JPG", True),
-        ("*", "x.txt", False),
-        ("p/*.txt", "x.txt", True),
-        ("p/**", "q/r/x.jpg", True),
-        ("p/a.jpg*", "axjpg", False),
-        ("p/[.jpg*", "[.jpg", True),
-    ],
-)
-def test_a_pattern_fits_as_a_shell_would(pattern: str, name: str, fits: bool) -> None:
-    assert Pattern(pattern).matches(name) is fits
-
-
-def test_a_pattern_goes_only_as_deep_as_it_says(tmp_path: Path) -> None:
-    touch(tmp_path / "a.jpg", tmp_path / "x/b.jpg", tmp_path / "x/y/c.jpg", tmp_path / "x/d.png")
-    assert ids(Files([tmp_path / "*.jpg"])) == ["a.jpg"]
-    assert ids(Files([tmp_path / "*/*.jpg"])) == ["x/b.jpg"]
-    assert ids(Files([tmp_path / "**/*.jpg"])) == ["a.jpg", "x/b.jpg", "x/y/c.jpg"]
-
-
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
-    touch(tmp_path / "a[1].jpg", tmp_path / "a1.jpg")
-    (item,) = Files([tmp_path / "a[1].jpg"])
-    assert isinstance(item, Item)
-    assert item.ref == str(tmp_path / "a[1].jpg")
-
-
-def test_only_patterns_can_repeat_an_id_so_only_they_are_gone_through_first(tmp_path: Path) -> None:
-    touch(tmp_path / "a/x.jpg", tmp_path / "b/x.jpg")
-    assert Files([tmp_path / "a", tmp_path / "b"]).unique
-    assert Files([tmp_path / "*/*.jpg"]).unique
-    assert not Files([tmp_path / "a/*.jpg", tmp_path / "a/x*"]).unique
 
 
 # -- archives --------------------------------------------------------------------------------------
