@@ -1,50 +1,32 @@
 /* Baseline JPEGs at an eighth of their size, to the very pixels of libjpeg-turbo (its jidctred.c, jdcolor.c).
  *
  * A pixel at an eighth is the mean of a block of 8 x 8, which is the block's first coefficient. All others of the
- * luminance have no use, and most of a file is theirs: here their codes are stepped over, several with each look into a
- * table. libjpeg-turbo decodes each one, and clears and scales a whole block. Only chrominance of half the size
- * needs more than its means, for two by two pixels of a block.
+ * luminance have no use, and most of a file is theirs: here their codes are stepped over (huffman.h). libjpeg-turbo
+ * decodes each one, and clears and scales a whole block. Only chrominance of half the size needs more than its means, for
+ * two by two pixels of a block.
  *
  * Nothing is repaired: whatever is not a sound baseline file of a usual kind is left to libjpeg-turbo, which knows what to
  * say of it. No byte outside of what the caller hands over is read or written, whatever the file holds.
  *
  * No Python in here, see worker/kernels.py. The terms are those of ITU-T T.81.
  */
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
 #if defined(__x86_64__) && defined(__GNUC__)
 
-#define INLINE static inline __attribute__((always_inline))
-#define FAST __attribute__((target("avx2,bmi2")))
+#include "huffman.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 enum {
-    BLOCK = 64,        /* coefficients of a block */
-    LONGEST = 16,      /* bits of a code */
-    LOOK = 9,          /* bits that find one symbol */
-    STRIDE = 12,       /* bits that find as many as they hold */
-    END = 2 * BLOCK,   /* what the symbol for "no more in this block" adds to the place in it: beyond any other sum */
-    PARTS = 3,         /* components */
+    BLOCK_SIDE = 8,
     TABLES = 4,
-    MOST_BLOCKS = 6,   /* of a minimum coded unit, MCU */
-    /* Bytes that an MCU which is not sound may be read beyond its segment: a block has 64 codes of at most 16 + 11 bits. */
-    MARGIN = MOST_BLOCKS * BLOCK * 27 / 8 + 64,
-    MOST_DC = 11, MOST_AC = 10, /* bits of a coefficient's value, of samples of 8 bits */
-    MOST_LEVEL = 2047, /* of a dequantised coefficient that sound encoders write; beyond it the sums here could overflow */
-    MOST_SUM = 511,    /* of a pixel before it is clipped: beyond it libjpeg has one result in C and another one in SSE2 */
-    MOST_SIDE = 65500, /* of a picture, as libjpeg has it */
+    MOST_LEVEL = 2047,    /* of a dequantised coefficient that sound encoders write; beyond it the sums here could overflow */
+    MOST_SUM = 511,       /* of a pixel before it is clipped: beyond it libjpeg has one result in C and another in SSE2 */
+    MOST_SIDE = 65500,    /* of a picture, as libjpeg has it */
+    MOST_BYTES = 1 << 28, /* of a file: bits of it are counted in 32 bits */
+    ALIGNED = 64,
 };
-
-/* A Huffman table. An entry of `one`: the bits of code and value in 6 bits, of the value alone in 4, then the steps to
- * the coefficient. An entry of `many`, of several codes and values: their bits in 6, then their steps. 0: look on. */
-typedef struct {
-    int is_made;
-    const uint8_t *symbols;
-    uint32_t first[LONGEST + 1], count[LONGEST + 1], index[LONGEST + 1]; /* the codes of a length, and their symbols */
-    uint32_t one[1 << LOOK];
-    uint16_t many[1 << STRIDE];
-} Table;
 
 typedef struct {
     uint8_t id, across, down, quantiser;
@@ -60,88 +42,6 @@ typedef struct {
     const uint8_t *codes[2][TABLES]; /* of DC and AC: 16 counts, and then the symbols, in the file */
     Table tables[2][TABLES];         /* made of those when a scan needs them: a file may define any number */
 } File;
-
-/* The next bits of a segment, the first one highest. The low six bits of `left` count those that are sure to be there. */
-typedef struct {
-    uint64_t bits, left;
-    const uint8_t *at;
-} Bits;
-
-INLINE uint64_t eight_bytes(const uint8_t *at) {
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return __builtin_bswap64(value);
-}
-
-/* At least 56 bits are there then. What is read twice gives the same bits. */
-INLINE void refill(Bits *in) {
-    in->bits |= eight_bytes(in->at) >> (in->left & 63);
-    in->at += (63 - (in->left & 63)) >> 3;
-    in->left |= 56;
-}
-
-/* Takes as many bits as the low six of an entry say. */
-INLINE void drop(Bits *in, uint32_t entry) {
-    in->bits <<= entry & 63;
-    in->left -= entry;
-}
-
-/* An entry for one symbol whose code has `length` bits; 0 where sound files do not have it. */
-static uint32_t entry(int length, int symbol, int is_ac) {
-    int size = symbol & 15, run = symbol >> 4;
-    if (is_ac ? size > MOST_AC || (size == 0 && run != 0 && run != 15) : symbol > MOST_DC) return 0;
-    return (uint32_t)(length + size) | (uint32_t)size << 6 | (uint32_t)(symbol ? run + 1 : END) << 10;
-}
-
-INLINE int bits_of(uint32_t entry) { return entry & 63; }
-INLINE int size_of(uint32_t entry) { return entry >> 6 & 15; }
-INLINE int steps_of(uint32_t entry) { return entry >> 10; }
-
-/* The symbol that `bits` begin with, whose code has `length` bits at the least; 0 where there is none. */
-static uint32_t look(const Table *table, uint64_t bits, int length, int is_ac) {
-    for (; length <= LONGEST; length++) {
-        uint32_t number = (uint32_t)(bits >> (64 - length)) - table->first[length];
-        if (number < table->count[length]) return entry(length, table->symbols[table->index[length] + number], is_ac);
-    }
-    return 0;
-}
-
-/* T.81, annex C: codes of a length follow each other. `counts`: of the lengths 1 to 16; the symbols are behind them. */
-static int make_table(Table *table, const uint8_t *counts, int is_ac) {
-    uint32_t code = 0, index = 0;
-    table->symbols = counts + LONGEST;
-    for (int length = 1; length <= LONGEST; length++, code <<= 1) {
-        uint32_t count = counts[length - 1];
-        table->first[length] = code;
-        table->count[length] = count;
-        table->index[length] = index;
-        index += count;
-        code += count;
-        if (code >= 1u << length) return 0; /* no code is all ones */
-    }
-    for (uint32_t i = 0; i < index; i++)
-        if (!is_ac && table->symbols[i] > 15) return 0;
-    for (uint64_t bits = 0; bits < 1 << LOOK; bits++) {
-        uint32_t found = look(table, bits << (64 - LOOK), 1, is_ac);
-        table->one[bits] = bits_of(found) - size_of(found) <= LOOK ? found : 0;
-    }
-    for (uint64_t bits = 0; is_ac && bits < 1 << STRIDE; bits++) {
-        int used = 0, steps = 0;
-        while (used < STRIDE && steps < BLOCK) {
-            uint64_t rest = bits << (64 - STRIDE + used);
-            uint32_t found = table->one[rest >> (64 - LOOK)];
-            if (!found) found = look(table, rest, LOOK + 1, is_ac);
-            /* only the last value may go on outside of these bits */
-            if (!found || used + bits_of(found) - size_of(found) > STRIDE) break;
-            if (steps && steps_of(found) != END && steps + steps_of(found) >= BLOCK) break;
-            used += bits_of(found);
-            steps += steps_of(found);
-        }
-        table->many[bits] = (uint16_t)(used | steps << 6);
-    }
-    table->is_made = 1;
-    return 1;
-}
 
 INLINE int two_bytes(const uint8_t *at) { return at[0] << 8 | at[1]; }
 
@@ -194,7 +94,7 @@ static int read_frame(File *file, const uint8_t *at, const uint8_t *end) {
     return (first->across == 1 || first->across == 2) && (first->down == 1 || first->down == 2);
 }
 
-static int read_scan(File *file, const uint8_t *at, const uint8_t *end) {
+static int read_scan_header(File *file, const uint8_t *at, const uint8_t *end) {
     int parts = file->parts;
     if (!parts || end - at != 4 + 2 * parts || at[0] != parts) return 0;
     for (int i = 0; i < parts; i++) {
@@ -228,7 +128,7 @@ static int read_header(File *file) {
         at = end;
         if (marker == 0xda) {
             file->data = end;
-            return read_scan(file, body, end) && (file->parts == 1 || is_ycc(file));
+            return read_scan_header(file, body, end) && (file->parts == 1 || is_ycc(file));
         }
         if (marker == 0xdb) {
             if (!read_quantisers(file, body, end)) return 0;
@@ -263,21 +163,14 @@ static uint8_t *unstuffed(File *file, uint8_t *to) {
         at += 2;
     }
     file->data = at;
-    memset(to, 0, MARGIN);
     return to;
-}
-
-/* One symbol of a block, off the bits. */
-INLINE uint32_t next(Bits *in, const Table *table, int is_ac) {
-    uint32_t found = table->one[in->bits >> (64 - LOOK)];
-    return __builtin_expect(found != 0, 1) ? found : look(table, in->bits, LOOK + 1, is_ac);
 }
 
 /* Two by two pixels of a block are made of its first, second, fourth, sixth and eighth rows and columns alone. `places`:
  * of the coefficients in a square of five by five, in the order of a file (T.81, figure A.6); the last is for all others.
  * `odds`: 1/(sqrt(2) sin(k pi/16)) for the odd frequencies k = 1, 3, 5 and 7, with the signs that their halves have, in
  * 13 bits. */
-enum { SQUARE = 5, NOWHERE = SQUARE * SQUARE };
+enum { SQUARE = 5, SUMS = 2 * SQUARE + 1, NOWHERE = SQUARE * SQUARE };
 static const uint8_t places[BLOCK] = {
     0,  1,  5,  25, 6,  25, 2,  25, 25, 10, 25, 11, 25, 7,  25, 3,  25, 25, 25, 25, 15, 25,
     16, 25, 12, 25, 8,  25, 4,  25, 25, 25, 25, 25, 25, 20, 21, 25, 17, 25, 13, 25, 9,  25,
@@ -305,130 +198,71 @@ static void make_shares(Share shares[BLOCK], const uint8_t quantiser[BLOCK]) {
     }
 }
 
-/* The value behind a code (T.81, figure F.12), taken off the bits with it. */
-INLINE int32_t value(Bits *in, uint32_t found) {
-    int size = size_of(found), length = bits_of(found) - size;
-    int32_t raw = (int32_t)(in->bits << length >> 1 >> (63 - size));
-    int32_t is_negative = (raw - (1 << size >> 1)) >> 31; /* all ones: no branch, for there is no telling which way */
-    drop(in, found);
-    return raw + (is_negative & (1 - (1 << size)));
-}
-
-/* What the blocks of a component have in common, and the mean of the last one. */
-typedef struct {
-    const Table *dc, *ac;
-    int32_t quantiser, last;
-    Share shares[BLOCK]; /* of a component of half the size */
-    uint8_t *line;       /* the first of those pixels that the MCUs of a row make */
-} Lane;
-
-/* The mean of the next block, dequantised; what is no sound one is noted in `doubt`. There are bits for a symbol then. */
-INLINE int32_t mean(Bits *in, Lane *lane, int *doubt) {
-    refill(in);
-    uint32_t found = next(in, lane->dc, 0);
-    int32_t sum = (lane->last += value(in, found)) * lane->quantiser;
-    *doubt |= (found == 0) | (sum > MOST_LEVEL) | (sum < -MOST_LEVEL);
-    return sum;
-}
+INLINE int32_t is_beyond(int32_t sum, int32_t most) { return (sum > most) | (sum < -most); }
 
 /* A pixel of a sum that was made for -128..127. */
 INLINE uint8_t level(int32_t sum) {
     sum += 128;
-    return sum < 0 ? 0 : sum > 255 ? 255 : (uint8_t)sum;
+    sum = sum < 0 ? 0 : sum;
+    return (uint8_t)(sum > 255 ? 255 : sum);
 }
 
-/* The bits behind the rest of a block, whose symbols are taken one after the other; none where it is not sound. */
-FAST static Bits stepped_over(Bits in, const Table *table) {
-    int place = 0;
-    while (place < BLOCK - 1) {
-        refill(&in);
-        uint32_t found = next(&in, table, 1);
-        if (!found) return (Bits){0};
-        drop(&in, found);
-        place += steps_of(found);
-    }
-    return place == BLOCK - 1 || place >= END ? in : (Bits){0};
+/* A row of MCUs of a component. */
+typedef struct {
+    int32_t quantiser; /* of the means */
+    int32_t last;
+    int32_t *means;    /* of each block */
+    uint32_t *sums;    /* of chrominance of half the size: those that a Share names, `wide` of each */
+    uint8_t *pixels;   /* lines */
+    Share shares[BLOCK];
+} Row;
+
+/* The mean of its next block. */
+INLINE int32_t next_mean(Row *row, const uint8_t *data, const Token *token) {
+    return row->last += value_of(data, token);
 }
 
-/* As many symbols as one look finds; returns the steps they take. */
-INLINE int stride(Bits *in, const Table *table, int *doubt) {
-    uint32_t found = table->many[in->bits >> (64 - STRIDE)];
-    if (__builtin_expect(found != 0, 1)) {
-        drop(in, found);
-        return found >> 6;
+/* Lines of pixels of blocks of which only the means count. Returns whether there is doubt that they are sound. Here and
+ * below, products and sums are unsigned: of a block that is not sound they may overflow, which comes to nothing. */
+FAST static int draw_means(const int32_t *restrict means, int32_t quantiser, uint8_t *restrict pixels, int count) {
+    int32_t doubt = 0, most = MOST_LEVEL / quantiser;
+    for (int x = 0; x < count; x++) {
+        doubt |= is_beyond(means[x], most);
+        pixels[x] = level((int32_t)((uint32_t)means[x] * (uint32_t)quantiser + 4) >> 3);
     }
-    found = look(table, in->bits, STRIDE + 1, 1);
-    *doubt |= found == 0;
-    drop(in, found);
-    return found ? steps_of(found) : END;
+    return doubt;
 }
 
-/* Steps over the rest of a block. */
-INLINE void skip(Bits *in, const Table *table, int *doubt) {
-    Bits before = *in;
-    int place = stride(in, table, doubt);
-    while (place < BLOCK - 1) {
-        refill(in);
-        place += stride(in, table, doubt);
-        if (place >= BLOCK - 1) break;
-        place += stride(in, table, doubt);
-    }
-    /* the last coefficient needs no end; where it is passed, some of the codes were another block's */
-    if (__builtin_expect((place < END && place != BLOCK - 1) || place >= END + BLOCK - 1, 0)) {
-        Bits after = stepped_over(before, table);
-        if (after.at)
-            *in = after;
-        else
-            *doubt = 1;
-    }
-}
-
-/* Two by two pixels of a block of chrominance, at `to` and a line below. The sums are unsigned as those of a block that is
- * not sound may overflow, which comes to nothing. */
-INLINE void two_by_two(Bits *in, Lane *lane, uint8_t *to, ptrdiff_t stride, int *doubt) {
-    int32_t first = mean(in, lane, doubt);
-    uint32_t found = next(in, lane->ac, 1);
-    int place = steps_of(found);
-    if (place == END) {
-        drop(in, found);
-        memset(to, level((first + 4) >> 3), 2);
-        memcpy(to + stride, to, 2);
-        return;
-    }
-    uint32_t sums[2 * SQUARE + 1] = {(uint32_t)first << 15};
-    for (;;) {
-        if (!found || place >= BLOCK) {
-            *doubt = 1;
-            return;
+/* Two lines of two by two pixels a block. */
+FAST static int draw_quads(const int32_t *restrict means, int32_t quantiser, const uint32_t *restrict sums,
+                           uint8_t *restrict above, uint8_t *restrict below, int wide) {
+    int32_t doubt = 0, most = MOST_LEVEL / quantiser;
+    for (int x = 0; x < wide; x++) {
+        uint32_t even[2], odd[2] = {0, 0};
+        doubt |= is_beyond(means[x], most);
+#pragma GCC unroll 5
+        for (int i = 0; i < SQUARE; i++) {
+            uint32_t evens = sums[i * wide + x] + (1 << 12), others = sums[(SQUARE + i) * wide + x];
+            if (!i) evens += (uint32_t)means[x] * (uint32_t)quantiser << 15;
+            uint32_t top = (uint32_t)((int32_t)(evens + others) >> 13);
+            uint32_t bottom = (uint32_t)((int32_t)(evens - others) >> 13);
+            if (i) {
+                odd[0] += odds[i] * top;
+                odd[1] += odds[i] * bottom;
+            } else {
+                even[0] = (top << 15) + (1 << 19);
+                even[1] = (bottom << 15) + (1 << 19);
+            }
         }
-        const Share *share = &lane->shares[place];
-        int32_t raw = value(in, found);
-        *doubt |= (raw > share->most) | (raw < -share->most);
-        sums[share->sum] += share->weight * (uint32_t)raw;
-        if (place == BLOCK - 1) break;
-        refill(in);
-        found = next(in, lane->ac, 1);
-        place += steps_of(found);
-        if (place >= END) {
-            drop(in, found);
-            break;
-        }
+        int32_t a = (int32_t)(even[0] + odd[0]) >> 20, b = (int32_t)(even[0] - odd[0]) >> 20;
+        int32_t c = (int32_t)(even[1] + odd[1]) >> 20, d = (int32_t)(even[1] - odd[1]) >> 20;
+        doubt |= is_beyond(a, MOST_SUM) | is_beyond(b, MOST_SUM) | is_beyond(c, MOST_SUM) | is_beyond(d, MOST_SUM);
+        above[2 * x] = level(a);
+        above[2 * x + 1] = level(b);
+        below[2 * x] = level(c);
+        below[2 * x + 1] = level(d);
     }
-    int32_t top[SQUARE], bottom[SQUARE];
-    for (int x = 0; x < SQUARE; x++) {
-        uint32_t even = sums[x] + (1 << 12), odd = sums[SQUARE + x];
-        top[x] = (int32_t)(even + odd) >> 13;
-        bottom[x] = (int32_t)(even - odd) >> 13;
-    }
-    for (int y = 0; y < 2; y++) {
-        const int32_t *line = y ? bottom : top;
-        uint32_t even = ((uint32_t)line[0] << 15) + (1 << 19), odd = 0;
-        for (int x = 1; x < SQUARE; x++) odd += odds[x] * (uint32_t)line[x];
-        int32_t left = (int32_t)(even + odd) >> 20, right = (int32_t)(even - odd) >> 20;
-        *doubt |= (left > MOST_SUM) | (left < -MOST_SUM) | (right > MOST_SUM) | (right < -MOST_SUM);
-        to[y * stride] = level(left);
-        to[y * stride + 1] = level(right);
-    }
+    return doubt;
 }
 
 /* A line of YCbCr as RGB, with the weights of ITU-R BT.601 in 16 bits. */
@@ -444,115 +278,214 @@ FAST static void to_rgb(const uint8_t *y, const uint8_t *blue, const uint8_t *re
     }
 }
 
-/* Whether a segment was read to its end, and nothing but the bits that fill its last byte is left. */
-INLINE int is_read(const Bits *in, const uint8_t *end) {
-    ptrdiff_t left = (end - in->at) * 8 + (ptrdiff_t)(in->left & 63);
-    return left >= 0 && left < 8;
+/* A part of the memory that is left. */
+INLINE void *taken(uint8_t **memory, size_t size) {
+    uint8_t *part = (uint8_t *)(((uintptr_t)*memory + ALIGNED - 1) & ~(uintptr_t)(ALIGNED - 1));
+    *memory = part + size;
+#ifdef __SANITIZE_ADDRESS__ /* nothing may be written between one part and the next */
+    ASAN_POISON_MEMORY_REGION(*memory, ALIGNED);
+    *memory += ALIGNED;
+#endif
+    return part;
 }
 
-/* One MCU, whose pixels begin at `column` of each line. `across` x `down` blocks of luminance stand beside one of each
- * chrominance. */
-INLINE void read_mcu(Bits *in, Lane lanes[PARTS], int column, ptrdiff_t stride, int across, int down, int parts, int *doubt) {
-#pragma GCC unroll 4
-    for (int block = 0; block < across * down; block++) {
-        uint8_t *to = lanes[0].line + block / across * stride + column + block % across;
-        *to = level((mean(in, &lanes[0], doubt) + 4) >> 3);
-        skip(in, lanes[0].ac, doubt);
-    }
-    for (int i = 1; i < parts; i++) {
-        uint8_t *to = lanes[i].line + column;
-        if (across == 2 && down == 2) {
-            two_by_two(in, &lanes[i], to, stride, doubt);
-            continue;
-        }
-        to[0] = level((mean(in, &lanes[i], doubt) + 4) >> 3);
-        if (across == 2) to[1] = to[0];
-        if (down == 2) to[stride] = to[0];
-        skip(in, lanes[i].ac, doubt);
-    }
+INLINE int in_blocks(int pixels, int blocks) { return (pixels + BLOCK_SIDE * blocks - 1) / (BLOCK_SIDE * blocks); }
+
+/* Whether the MCUs before a token end where their segment does, but for the bits that fill its last byte. */
+INLINE int is_end(const Segment *segment, const Token *token) {
+    int64_t left = (int64_t)segment[1].from * 8 - token->at;
+    return left >= 0 && left < 8 && token->step & FIRST; /* else the last code was none */
 }
 
-/* All MCUs, a row of them after the other, and in segments between restart markers where there are any. */
-INLINE int read_mcus(File *file, uint8_t *result, uint8_t *lines, uint8_t *scratch, int across, int down, int parts) {
-    int wide = (file->width + 8 * across - 1) / (8 * across), high = (file->height + 8 * down - 1) / (8 * down);
-    int width = (file->width + 7) / 8, height = (file->height + 7) / 8;
-    int doubt = 0, in_segment = 0, segments = 0;
+/* The picture, of MCUs of `across` x `down` blocks of luminance beside one of each chrominance. */
+INLINE int draw(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory, int across, int down, int parts) {
+    int wide = in_blocks(file->width, across), high = in_blocks(file->height, down);
+    int width = in_blocks(file->width, 1), height = in_blocks(file->height, 1);
+    int is_quad = across == 2 && down == 2 && parts > 1, luma = across * down;
     ptrdiff_t stride = (ptrdiff_t)wide * across;
-    Lane lanes[PARTS];
+    const uint8_t *data = scan->data;
+    Row rows[PARTS];
     for (int i = 0; i < parts; i++) {
-        const Part *part = &file->part[i];
-        const uint8_t *quantiser = file->quantisers[part->quantiser];
-        lanes[i] = (Lane){part->dc, part->ac, .quantiser = quantiser[0], .line = lines + i * stride * down};
-        make_shares(lanes[i].shares, quantiser);
+        Row *row = &rows[i];
+        const uint8_t *quantiser = file->quantisers[file->part[i].quantiser];
+        row->quantiser = quantiser[0];
+        row->last = 0;
+        row->means = taken(&memory, stride * down * sizeof *row->means);
+        row->pixels = taken(&memory, stride * down);
+        row->sums = taken(&memory, is_quad && i ? SUMS * wide * sizeof *row->sums : 0);
+        make_shares(row->shares, quantiser);
     }
-    Bits in = {.at = scratch};
-    const uint8_t *end = unstuffed(file, scratch);
-    for (int row = 0; row < high; row++) {
-        for (int column = 0; column < wide; column++, in_segment++) {
-            if (file->interval && in_segment == file->interval) {
-                const uint8_t *marker = file->data;
-                if (!is_read(&in, end) || file->end - marker < 2 || marker[1] != 0xd0 + segments++ % 8) return 0;
-                file->data += 2;
-                end = unstuffed(file, scratch);
-                in = (Bits){.at = scratch};
-                for (int i = 0; i < parts; i++) lanes[i].last = 0;
-                in_segment = 0;
+    const Segment *segment = scan->segments;
+    const Run *run = &scan->runs[segment->run];
+    const Token *token = run->tokens;
+    int doubt = 0, left = file->interval;
+    for (int line = 0; line < high; line++) {
+        for (int i = 1; is_quad && i < parts; i++) memset(rows[i].sums, 0, SUMS * wide * sizeof *rows[i].sums);
+        for (int column = 0; column < wide; column++, left--) {
+            if (file->interval && !left) {
+                if (!is_end(segment, token)) return 0;
+                segment++;
+                run = &scan->runs[segment->run];
+                token = run->tokens;
+                left = file->interval;
+                for (int i = 0; i < parts; i++) rows[i].last = 0;
             }
-            read_mcu(&in, lanes, column * across, stride, across, down, parts, &doubt);
-            if (__builtin_expect(doubt || in.at > end + 8, 0)) return 0;
+            while (token >= run->end) {
+                if (!run->next) return 0;
+                run = &scan->runs[run->next];
+                token = run->tokens;
+            }
+            Step all = FIRST, any = 0;
+            for (int block = 0; block < luma; block++) all &= token[block].step, any |= token[block].step;
+            if (!all || any & BAD) return 0;
+            for (int block = 0; block < luma; block++) {
+                ptrdiff_t place = block / across * stride + column * across + block % across;
+                rows[0].means[place] = next_mean(&rows[0], data, token++);
+            }
+            for (int i = 1; i < parts; i++) {
+                Row *row = &rows[i];
+                if ((token->step & (FIRST | BAD)) != FIRST) return 0;
+                row->means[column] = next_mean(row, data, token++);
+                for (int place = 0; is_quad && !(token->step & FIRST); token++) {
+                    if (token->step & BAD) return 0;
+                    place += places_of(token->step) & (END - 1);
+                    const Share *share = &row->shares[place & (BLOCK - 1)];
+                    int32_t value = value_of(data, token);
+                    doubt |= is_beyond(value, share->most);
+                    row->sums[share->sum * wide + column] += share->weight * (uint32_t)value;
+                }
+            }
         }
-        for (int y = 0; y < down && row * down + y < height; y++) {
-            uint8_t *to = result + (ptrdiff_t)(row * down + y) * width * parts;
-            const uint8_t *luma = lanes[0].line + y * stride;
+        doubt |= draw_means(rows[0].means, rows[0].quantiser, rows[0].pixels, (int)stride * down);
+        for (int i = 1; i < parts; i++) {
+            const Row *row = &rows[i];
+            uint8_t *pixels = row->pixels;
+            if (is_quad) {
+                doubt |= draw_quads(row->means, row->quantiser, row->sums, pixels, pixels + stride, wide);
+                continue;
+            }
+            doubt |= draw_means(row->means, row->quantiser, pixels, wide);
+            for (int x = across == 2 ? wide : 0; x--;) pixels[2 * x] = pixels[2 * x + 1] = pixels[x];
+        }
+        if (doubt) return 0;
+        for (int y = 0; y < down && line * down + y < height; y++) {
+            uint8_t *to = result + (ptrdiff_t)(line * down + y) * width * parts;
+            ptrdiff_t chroma = is_quad ? y * stride : 0; /* else one line is for both */
             if (parts == 1)
-                memcpy(to, luma, width);
+                memcpy(to, rows[0].pixels, width);
             else
-                to_rgb(luma, lanes[1].line + y * stride, lanes[2].line + y * stride, to, width);
+                to_rgb(rows[0].pixels + y * stride, rows[1].pixels + chroma, rows[2].pixels + chroma, to, width);
         }
     }
-    return is_read(&in, end) && file->end - file->data >= 2 && two_bytes(file->data) == 0xffd9;
+    return is_end(segment, token);
 }
 
-FAST static int read_grey(File *file, uint8_t *result, uint8_t *lines, uint8_t *scratch) {
-    return read_mcus(file, result, lines, scratch, 1, 1, 1);
+FAST static int draw_grey(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory) {
+    return draw(file, scan, result, memory, 1, 1, 1);
 }
 
-FAST static int read_444(File *file, uint8_t *result, uint8_t *lines, uint8_t *scratch) {
-    return read_mcus(file, result, lines, scratch, 1, 1, PARTS);
+FAST static int draw_444(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory) {
+    return draw(file, scan, result, memory, 1, 1, PARTS);
 }
 
-FAST static int read_422(File *file, uint8_t *result, uint8_t *lines, uint8_t *scratch) {
-    return read_mcus(file, result, lines, scratch, 2, 1, PARTS);
+FAST static int draw_422(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory) {
+    return draw(file, scan, result, memory, 2, 1, PARTS);
 }
 
-FAST static int read_440(File *file, uint8_t *result, uint8_t *lines, uint8_t *scratch) {
-    return read_mcus(file, result, lines, scratch, 1, 2, PARTS);
+FAST static int draw_440(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory) {
+    return draw(file, scan, result, memory, 1, 2, PARTS);
 }
 
-FAST static int read_420(File *file, uint8_t *result, uint8_t *lines, uint8_t *scratch) {
-    return read_mcus(file, result, lines, scratch, 2, 2, PARTS);
+FAST static int draw_420(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory) {
+    return draw(file, scan, result, memory, 2, 2, PARTS);
 }
 
-/* Bytes of `scratch` that a file of `size` bytes may need, whose picture is at most `width` pixels wide. */
-ptrdiff_t labelmill_eighth_scratch(ptrdiff_t size, int32_t width) {
-    return (ptrdiff_t)sizeof(File) + size + MARGIN + PARTS * 2 * ((ptrdiff_t)width / 8 + 4);
+/* What files of a size may need: blocks of a picture; tokens, one for each block, one more for those that a cursor reads in
+ * vain, and one for each byte of the file, of which chrominance takes less; and runs. */
+typedef struct {
+    ptrdiff_t blocks, tokens, runs;
+} Needs;
+
+static Needs needs_of(ptrdiff_t size, int32_t width, int32_t height, int32_t parts) {
+    Needs needs = {.blocks = ((ptrdiff_t)width / BLOCK_SIDE + 2) * ((ptrdiff_t)height / BLOCK_SIDE + 2) * parts};
+    needs.tokens = ((2 * needs.blocks + size) / (SLAB - MOST_TOKENS) + CURSORS + 1) * SLAB;
+    needs.runs = needs.blocks + needs.tokens / SLAB + 2 * SHARED + 2;
+    return needs;
+}
+
+/* The bytes between the markers of the scan. Returns the file's end, or NULL where other markers are in it. */
+static uint8_t *read_segments(File *file, Scan *scan, uint8_t *to) {
+    for (int i = 0; i < scan->segment_count; i++) {
+        if (i) {
+            if (file->end - file->data < 2 || file->data[1] != 0xd0 + (i - 1) % 8) return NULL;
+            file->data += 2;
+        }
+        scan->segments[i].from = (uint32_t)(to - scan->data);
+        to = unstuffed(file, to);
+    }
+    scan->segments[scan->segment_count].from = (uint32_t)(to - scan->data);
+    memset(to, 0, MARGIN);
+    return file->end - file->data >= 2 && two_bytes(file->data) == 0xffd9 ? to : NULL;
+}
+
+/* The blocks of an MCU, and what is read of each component. */
+static void plan_scan(const File *file, Scan *scan, int luma) {
+    int same[PARTS] = {0, 1, 2};
+    scan->blocks = luma + file->parts - 1;
+    for (int i = 0; i < file->parts; i++) {
+        const Part *part = &file->part[i];
+        scan->tables[2 * i] = part->dc;
+        scan->tables[2 * i + 1] = part->ac;
+        scan->is_used[i] = i && luma == 4;
+    }
+    if (scan->tables[2] == scan->tables[4] && scan->tables[3] == scan->tables[5]) same[2] = 1;
+    for (int i = 0; i < file->parts; i++)
+        if (same[i] == i) make_steps(scan, 2 * i), make_steps(scan, 2 * i + 1);
+    for (int block = 0; block < scan->blocks; block++)
+        scan->part_of[block] = (uint8_t)same[block < luma ? 0 : block - luma + 1];
+    make_states(scan);
+}
+
+/* Bytes of `memory` that a file of `size` bytes may need, whose picture has `width` x `height` pixels and `parts` bytes a
+ * pixel. Little of it is touched where most of the file is not chrominance. */
+ptrdiff_t labelmill_eighth_memory(ptrdiff_t size, int32_t width, int32_t height, int32_t parts) {
+    Needs needs = needs_of(size, width, height, parts);
+    ptrdiff_t rows = PARTS * ((ptrdiff_t)width / BLOCK_SIDE + 4) * 64;
+    return (ptrdiff_t)(sizeof(File) + sizeof(Scan)) + needs.blocks * (ptrdiff_t)sizeof(Segment) +
+           needs.runs * (ptrdiff_t)sizeof(Run) + size + MARGIN + needs.tokens * (ptrdiff_t)sizeof(Token) + rows + 40 * ALIGNED;
 }
 
 /* A picture of `width` x `height` pixels into `result`, an eighth of that each, rounded up, and `parts` bytes a pixel.
  * Returns whether it was: what is not a sound file of this size, its result holds anything. */
 int labelmill_eighth(const uint8_t *data, ptrdiff_t size, int32_t width, int32_t height, int32_t parts, uint8_t *result,
-                     void *scratch) {
-    File *file = scratch;
+                     uint8_t *memory) {
+    File *file = taken(&memory, sizeof *file);
+    Scan *scan = taken(&memory, sizeof *scan);
     memset(file, 0, sizeof *file);
+    memset(scan, 0, sizeof *scan);
     file->data = data;
     file->end = data + size;
     file->adobe = -1;
-    if (!read_header(file) || file->width != width || file->height != height || file->parts != parts) return 0;
-    uint8_t *lines = (uint8_t *)(file + 1), *segment = lines + PARTS * 2 * ((ptrdiff_t)width / 8 + 4);
+    if (size > MOST_BYTES || !read_header(file)) return 0;
+    if (file->width != width || file->height != height || file->parts != parts) return 0;
     const Part *first = &file->part[0];
-    if (parts == 1) return read_grey(file, result, lines, segment);
-    if (first->across == 1) return (first->down == 1 ? read_444 : read_440)(file, result, lines, segment);
-    return (first->down == 1 ? read_422 : read_420)(file, result, lines, segment);
+    int across = parts == 1 ? 1 : first->across, down = parts == 1 ? 1 : first->down;
+    int mcus = in_blocks(width, across) * in_blocks(height, down);
+    Needs needs = needs_of(size, width, height, parts);
+    scan->segment_count = file->interval ? (mcus + file->interval - 1) / file->interval : 1;
+    scan->segments = taken(&memory, (size_t)(scan->segment_count + 1) * sizeof *scan->segments);
+    scan->most_runs = (int)needs.runs;
+    scan->runs = taken(&memory, (size_t)needs.runs * sizeof *scan->runs);
+    uint8_t *bytes = taken(&memory, (size_t)size + MARGIN);
+    scan->data = bytes;
+    if (!read_segments(file, scan, bytes)) return 0;
+    scan->slab = taken(&memory, (size_t)needs.tokens * sizeof *scan->slab);
+    scan->slabs_end = scan->slab + needs.tokens;
+    plan_scan(file, scan, across * down);
+    if (!read_scan(scan)) return 0;
+    if (parts == 1) return draw_grey(file, scan, result, memory);
+    if (across == 1) return (down == 1 ? draw_444 : draw_440)(file, scan, result, memory);
+    return (down == 1 ? draw_422 : draw_420)(file, scan, result, memory);
 }
 
 #endif

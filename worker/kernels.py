@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 LANES = 16
 #: Bytes of a row up to which sixteen of them stay in a core's cache.
 MOST_ROW = 1 << 17
+#: Bytes that a thread keeps for reading at an eighth; it never touches most of them, so that they are not resident.
+MOST_EIGHTH = 1 << 26
 
 
 class _CAxis(ctypes.Structure):
@@ -72,9 +74,9 @@ class Kernel:
         self._across.argtypes = (pointer, size, number, number, number, axis, pointer, size, pointer)
         self._down.argtypes = (pointer, size, number, axis, pointer, size)
         self._across.restype = self._down.restype = None
-        self._eighth, self._eighth_scratch = library.labelmill_eighth, library.labelmill_eighth_scratch
+        self._eighth, self._eighth_memory = library.labelmill_eighth, library.labelmill_eighth_memory
         self._eighth.argtypes = (ctypes.c_char_p, size, number, number, number, pointer, pointer)
-        self._eighth_scratch.argtypes, self._eighth_scratch.restype = (size, number), size
+        self._eighth_memory.argtypes, self._eighth_memory.restype = (size, number, number, number), size
 
     def resample(self, source: Pixels, across: Taps, down: Taps, *, is_down_first: bool) -> Pixels:
         """The result, uint8[len(down), len(across), channels], of the part of the source that it needs.
@@ -104,8 +106,9 @@ class Kernel:
         the size.
         """
         result = np.empty((-(-height // 8), -(-width // 8), channels), np.uint8)
-        scratch = room("scratch", self._eighth_scratch(len(data), width), dtype=np.uint8)
-        is_read = self._eighth(data, len(data), width, height, channels, result.ctypes.data, scratch.ctypes.data)
+        size = self._eighth_memory(len(data), width, height, channels)
+        memory = room("eighth", size, dtype=np.uint8, kept=MOST_EIGHTH)
+        is_read = self._eighth(data, len(data), width, height, channels, result.ctypes.data, memory.ctypes.data)
         return result if is_read else None
 
     def _pass_across(self, source: Pixels, taps: Taps, result: Pixels) -> None:

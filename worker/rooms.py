@@ -15,19 +15,22 @@ from numpy.typing import NDArray
 
 __all__ = ["room"]
 
-#: Values of one kind up to which a thread keeps their memory.
+#: Values of one kind up to which a thread keeps their memory, where nothing else is said.
 KEPT_VALUES = 1 << 20
 
 _rooms = threading.local()
 
 
-def room(name: str, *shape: int, dtype: Any = np.float32) -> NDArray[Any]:
-    """Memory for values of this shape; it holds anything. A ``name`` stands for one use and one type."""
+def room(name: str, *shape: int, dtype: Any = np.float32, kept: int = KEPT_VALUES) -> NDArray[Any]:
+    """Memory for values of this shape; it holds anything. A ``name`` stands for one use and one type.
+
+    Of more values than ``kept`` it is not kept.
+    """
     size = math.prod(shape)
-    if size > KEPT_VALUES:
+    if size > kept:
         return np.empty(shape, dtype)
-    kept: NDArray[Any] | None = vars(_rooms).get(name)
-    if kept is None or kept.size < size:
-        kept = np.empty(size, dtype)
-        setattr(_rooms, name, kept)
-    return kept[:size].reshape(shape)
+    found: NDArray[Any] | None = vars(_rooms).get(name)
+    if found is None or found.size < size:
+        found = np.empty(size, dtype)
+        setattr(_rooms, name, found)
+    return found[:size].reshape(shape)

@@ -54,7 +54,7 @@ def use(library: Path) -> kernels.Kernel:
     return found
 
 
-def _exact(_name: str, *shape: int, dtype: Any = np.float32) -> NDArray[Any]:
+def _exact(_name: str, *shape: int, dtype: Any = np.float32, kept: int = 0) -> NDArray[Any]:
     return np.empty(shape, dtype)
 
 

@@ -39,7 +39,7 @@ from tests.fuzz.seeds import sound_files
 from worker import kernels
 kernel = sanitized.use(Path({library!r}))
 kernels.np.empty = lambda shape, dtype: np.zeros(np.prod(shape) - 1, dtype)
-kernels.room = lambda name, *shape, dtype: np.zeros(shape, dtype)
+kernels.room = lambda name, *shape, dtype, kept: np.zeros(shape, dtype)
 kernel.eighth(sound_files("jpeg")[0], 48, 36, 3)
 """
 

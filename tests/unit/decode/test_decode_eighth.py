@@ -79,6 +79,78 @@ def test_tables_and_restarts_are_the_files_own(subsampling: int, options: dict[s
     assert np.array_equal(eighth(data), drafted(data))
 
 
+@pytest.mark.parametrize("kind", [*SUBSAMPLINGS, "grey"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimize": True}, {"restart_marker_blocks": 7}, {"restart_marker_blocks": 1000}, {"restart_marker_rows": 1}],
+    ids=str,
+)
+def test_all_parts_of_a_large_picture_are_read_at_once(
+    kind: str, options: dict[str, Any], eighth: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four cursors share files of more than 2 KiB, and come into step in the middle of them."""
+    monkeypatch.setattr("PIL.ImageFile.MAXBLOCK", 1 << 22)  # files with tables of their own are written in one piece
+    given = options | ({"subsampling": SUBSAMPLINGS[kind]} if kind in SUBSAMPLINGS else {})
+    for size, noise, quality in (
+        ((1000, 640), 12, 90),
+        ((801, 1203), 3, 60),
+        ((640, 480), 40, 100),
+        ((2000, 16), 60, 95),
+    ):
+        image = texture(size, noise).convert("RGB" if kind in SUBSAMPLINGS else "L")
+        data = saved(image, "JPEG", quality=quality, **given)
+        found = eighth(data)
+        assert found is not None, (size, noise)
+        assert np.array_equal(found, drafted(data)), (size, noise)
+
+
+@pytest.mark.parametrize("kind", [*SUBSAMPLINGS, "grey"])
+def test_what_never_comes_into_step_is_read_by_one_cursor(kind: str, eighth: Any) -> None:
+    """Of one colour, with codes of one bit: zeros all through, which look the same from every bit on."""
+    options = {"subsampling": SUBSAMPLINGS[kind]} if kind in SUBSAMPLINGS else {}
+    image = Image.new("RGB", (6000, 4000), (20, 120, 200))
+    for spot in (None, (5000, 3000), (2900, 1000)):
+        if spot:
+            image.paste(texture((200, 200), 60), spot)
+        data = saved(image.convert("RGB" if options else "L"), "JPEG", optimize=True, **options)
+        found = eighth(data)
+        assert found is not None
+        assert np.array_equal(found, drafted(data)), spot
+
+
+def test_components_with_the_same_codes_are_told_apart(eighth: Any) -> None:
+    """In step with the blocks, and out of step with the MCUs, for ever."""
+    data = saved(texture((640, 480), 30), "JPEG", keep_rgb=True)
+    found = eighth(ycc_with_one_table(data))
+    assert found is not None
+    assert np.array_equal(found, drafted(ycc_with_one_table(data)))
+
+
+def ycc_with_one_table(rgb: bytes) -> bytes:
+    """A file of three equal components, said to be YCbCr: without Adobe's marker, and numbered from 1."""
+    data = bytearray(rgb)
+    marker = data.index(b"\xff\xee")
+    del data[marker : marker + 2 + int.from_bytes(data[marker + 2 : marker + 4], "big")]
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    for number in range(3):
+        assert data[frame + FACTORS + 1 + 3 * number] == 0  # all of one quantiser
+        assert data[scan + 6 + 2 * number] == 0  # and of one pair of tables
+        data[frame + FACTORS - 1 + 3 * number] = data[scan + 5 + 2 * number] = 1 + number
+    return bytes(data)
+
+
+def test_chrominance_for_which_there_is_no_room_is_left_to_libjpeg_turbo(eighth: Any) -> None:
+    """Nothing but coefficients of chrominance, in fewer bits than eight each: more than there is room for."""
+    rng = np.random.default_rng(3)
+    pixels = np.full((1600, 1600, 3), 128, np.uint8)
+    pixels[:, :, 1:] += rng.integers(0, 3, (1600, 1600, 2), np.uint8)
+    image = Image.fromarray(pixels, "YCbCr").resize((3200, 3200), Image.Resampling.NEAREST)
+    data = saved(image, "JPEG", quality=100, subsampling=SUBSAMPLINGS["4:2:0"], optimize=True)
+    assert eighth(data) is None
+    smaller = saved(image, "JPEG", quality=50, subsampling=SUBSAMPLINGS["4:2:0"], optimize=True)
+    assert np.array_equal(eighth(smaller), drafted(smaller))
+
+
 def test_chrominance_of_half_the_height_is_read_as_well(eighth: Any) -> None:
     """What turns a picture without decoding it writes 4:4:0. Pillow does not: a square of 4:2:2 has as many MCUs."""
     data = bytearray(saved(texture((160, 160), 20), "JPEG", subsampling=SUBSAMPLINGS["4:2:2"]))
@@ -100,7 +172,7 @@ def test_what_it_takes_of_damaged_files_is_what_libjpeg_turbo_makes_of_them(eigh
     rng = random.Random(7)
     taken = refused = 0
     for number in range(1500):
-        size = rng.choice(SIZES[:-1])
+        size = rng.choice(SIZES if number % 5 == 0 else SIZES[:-1])
         data = bytearray(
             saved(
                 texture(size, rng.choice((0, 12, 60)), number),
@@ -135,6 +207,56 @@ def damage(rng: random.Random, data: bytearray) -> None:
             del data[at : at + rng.choice((1, 2, 1000))]
         case 3:
             data[at:at] = bytes(rng.choice(((0,), (255,), (255, 0xD0), (255, 0xD9))))
+
+
+@pytest.mark.parametrize("kind", [*SUBSAMPLINGS, "grey"])
+@pytest.mark.parametrize("size", [(64, 48), (1000, 640)], ids=str)
+def test_what_is_not_sound_to_the_last_bit_is_left_to_libjpeg_turbo(
+    kind: str, size: tuple[int, int], eighth: Any
+) -> None:
+    options = {"subsampling": SUBSAMPLINGS[kind]} if kind in SUBSAMPLINGS else {}
+    data = saved(texture(size, 12).convert("RGB" if options else "L"), "JPEG", **options)
+    middle = (data.index(b"\xff\xda") + len(data)) // 2
+    for damaged in (
+        data[:-2] + b"\x00" + data[-2:],  # a byte too many
+        data[:-3] + data[-2:],  # one too few
+        data[:-2],  # no end
+        data[:middle] + data[-2:],
+        data[:middle] + 8 * b"\xff\x00" + data[middle:],  # ones, which are no code
+    ):
+        assert eighth(damaged) is None
+    assert eighth(data) is not None
+
+
+#: By kind: a scan of one MCU in which each code is "0", and the same with "1" for one of them.
+SCANS = {
+    "grey": ("00", ("1", "01")),
+    "4:4:4": ("000000", ("10000", "010000", "00100", "000100", "0001")),
+    "4:2:0": (12 * "0", ("00001000000", 8 * "0" + "100", 8 * "0" + "0100", 8 * "0" + "0001")),
+}
+
+
+@pytest.mark.parametrize("kind", SCANS)
+def test_a_code_that_is_in_no_table_is_not_taken_for_another(kind: str, eighth: Any) -> None:
+    """The picture would end where the scan does, all the same."""
+    options = {"subsampling": SUBSAMPLINGS[kind]} if kind in SUBSAMPLINGS else {}
+    file = saved(Image.new("RGB" if options else "L", (8, 8)), "JPEG", **options)
+    sound, unsound = SCANS[kind]
+    assert np.array_equal(eighth(of_short_codes(file, sound)), drafted(of_short_codes(file, sound)))
+    for scan in unsound:
+        assert eighth(of_short_codes(file, scan)) is None, scan
+
+
+def of_short_codes(file: bytes, scan: str) -> bytes:
+    """The same head with one code in each table, "0" for "no change" or "no more", and these bits for a scan."""
+    start = file.index(b"\xff\xda")
+    head = bytearray(file[: start + 2 + int.from_bytes(file[start + 2 : start + 4], "big")])
+    while (at := head.find(b"\xff\xc4")) >= 0:
+        del head[at : at + 2 + int.from_bytes(head[at + 2 : at + 4], "big")]
+    tables = b"".join(bytes([name, 1]) + bytes(16) for name in (0x00, 0x01, 0x10, 0x11))
+    head[2:2] = b"\xff\xc4" + (2 + len(tables)).to_bytes(2, "big") + tables
+    bits = scan + "1" * (-len(scan) % 8)
+    return bytes(head) + int(bits, 2).to_bytes(len(bits) // 8, "big") + b"\xff\xd9"
 
 
 def test_another_size_than_the_one_that_was_checked_is_not_read() -> None:
