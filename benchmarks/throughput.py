@@ -109,7 +109,7 @@ def large(rounds: int) -> tuple[list[Goal], Contest]:
     if is_int8_recommended():
         recommended = ("scaled int8", "full int8")
         models |= {"full int8": int8_model(), "scaled int8": int8_model(scaled=True)}
-    contest = _variants(rounds, "large", 72, models)
+    contest = _variants(rounds, "large", 216, models)
     what = "12 megapixels: scaled / full decoding"
     return [
         Goal(f"{what}, float32", contest.ratio("scaled", "full"), 4),
