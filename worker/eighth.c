@@ -14,10 +14,6 @@
 
 #include "huffman.h"
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#endif
-
 enum {
     BLOCK_SIDE = 8,
     TABLES = 4,
@@ -400,15 +396,17 @@ FAST static int draw_420(const File *file, const Scan *scan, uint8_t *result, ui
     return draw(file, scan, result, memory, 2, 2, PARTS);
 }
 
-/* What files of a size may need: blocks of a picture; tokens, one for each block, one more for those that a cursor reads in
- * vain, and one for each byte of the file, of which chrominance takes less; and runs. */
+/* What a file of a size may need: blocks of a picture; tokens, one for each block, as many again that are read in vain
+ * where segments and parts end, and one for each byte of the file, of which chrominance mostly takes less; and runs. */
 typedef struct {
     ptrdiff_t blocks, tokens, runs;
 } Needs;
 
+INLINE ptrdiff_t in_slabs(ptrdiff_t tokens) { return (tokens / (SLAB - MOST_TOKENS) + CURSORS + 1) * SLAB; }
+
 static Needs needs_of(ptrdiff_t size, int32_t width, int32_t height, int32_t parts) {
     Needs needs = {.blocks = ((ptrdiff_t)width / BLOCK_SIDE + 2) * ((ptrdiff_t)height / BLOCK_SIDE + 2) * parts};
-    needs.tokens = ((2 * needs.blocks + size) / (SLAB - MOST_TOKENS) + CURSORS + 1) * SLAB;
+    needs.tokens = in_slabs(3 * needs.blocks + size);
     needs.runs = needs.blocks + needs.tokens / SLAB + 2 * SHARED + 2;
     return needs;
 }
@@ -479,9 +477,13 @@ int labelmill_eighth(const uint8_t *data, ptrdiff_t size, int32_t width, int32_t
     uint8_t *bytes = taken(&memory, (size_t)size + MARGIN);
     scan->data = bytes;
     if (!read_segments(file, scan, bytes)) return 0;
-    scan->slab = taken(&memory, (size_t)needs.tokens * sizeof *scan->slab);
-    scan->slabs_end = scan->slab + needs.tokens;
     plan_scan(file, scan, across * down);
+    /* a sound picture has so many blocks and coefficients, however long its file is; as many again may be read in vain, and
+     * some behind each segment */
+    int of_mcu = scan->blocks + (across * down == 4 ? 2 * (BLOCK - 1) : 0);
+    ptrdiff_t most = in_slabs(2 * (ptrdiff_t)mcus * of_mcu + (ptrdiff_t)scan->segment_count * (STRETCH + of_mcu));
+    scan->slab = taken(&memory, (size_t)needs.tokens * sizeof *scan->slab);
+    scan->slabs_end = scan->slab + (most < needs.tokens ? most : needs.tokens);
     if (!read_scan(scan)) return 0;
     if (parts == 1) return draw_grey(file, scan, result, memory);
     if (across == 1) return (down == 1 ? draw_444 : draw_440)(file, scan, result, memory);

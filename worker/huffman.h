@@ -7,12 +7,19 @@
  * 2003). The cursor in the part before goes on until it stands at the very bit where the next one has begun an MCU. From
  * there on both would read the same, so that nothing is taken on trust.
  *
- * A step of a cursor has no branch that depends on the file: what comes next is looked up, by the next bits and by where
- * in an MCU it is. Coefficients that have no use are stepped over, several at a time.
+ * What a step of a cursor does is looked up, by the next bits and by where in an MCU it is. The one branch that depends on
+ * the file is for what no table has, and hardly ever taken in a photograph. Coefficients that have no use are stepped over,
+ * several at a time.
  */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(begin, size) ((void)0)
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define FAST __attribute__((target("avx2,bmi2")))
@@ -29,12 +36,13 @@ enum {
     MOST_BLOCKS = 6,               /* of a minimum coded unit, MCU */
     CURSORS = 4,
     STRETCH = 8,                   /* steps of each between two looks at where they are */
+    NEAR = 64,                     /* bits that a stretch takes, more or less: from there on a cursor goes alone */
     WORTH = 1 << 14,               /* bits that are worth being shared with a cursor that has nothing to do */
     PATIENCE = 1 << 15,            /* bits that a cursor reads on until the next run is in step */
     SHARED = 64,                   /* times that this is done */
     SLAB = 4096,                   /* tokens that a cursor is given room for */
-    /* Tokens of an MCU that is not sound and of a stretch, and the one behind a run. */
-    MOST_TOKENS = MOST_BLOCKS * BLOCK + STRETCH + 1,
+    /* Tokens of an MCU that is not sound and of a stretch, the one behind a run, and one that stays untouched. */
+    MOST_TOKENS = MOST_BLOCKS * (BLOCK + 1) + STRETCH + 2,
     /* Bytes that may be read behind the scan, until such an MCU comes to its end. */
     MARGIN = (MOST_BLOCKS * BLOCK + STRETCH) * MOST_STEP / 8 + 64,
 };
@@ -289,7 +297,7 @@ INLINE void take_step(const Scan *scan, uint64_t *bits, uint64_t *at, State *sta
     *state = scan->states[(*state & 0xffff) + places_of(step)];
 }
 
-/* All cursors, until one of them is at its limit or has no more room. */
+/* All cursors, until one of them is near its limit or has no more room. */
 FAST static void read_together(Scan *scan) {
     const uint8_t *data = scan->data;
     uint64_t at[CURSORS], limit[CURSORS], bits[CURSORS];
@@ -308,7 +316,7 @@ FAST static void read_together(Scan *scan) {
             EACH take_step(scan, &bits[k], &at[k], &state[k], &to[k]);
             EACH take_step(scan, &bits[k], &at[k], &state[k], &to[k]);
         }
-        EACH go_on &= (at[k] < limit[k]) & (to[k] < full[k]);
+        EACH go_on &= (at[k] + NEAR < limit[k]) & (to[k] < full[k]);
     }
     EACH {
         Cursor *cursor = &scan->cursors[k];
@@ -335,6 +343,7 @@ static int begin(Scan *scan, Cursor *cursor, int next) {
         if (scan->slabs_end - scan->slab < SLAB) return 0;
         cursor->to = scan->slab;
         scan->slab += SLAB;
+        ASAN_POISON_MEMORY_REGION(scan->slab - 1, sizeof *scan->slab);
         cursor->full = scan->slab - MOST_TOKENS;
     }
     if (scan->run_count == scan->most_runs) return 0;
@@ -415,7 +424,7 @@ static int has_arrived(Scan *scan, Cursor *cursor) {
         }
         uint64_t late = cursor->at - cursor->due;
         run->is_open = late > scan->patience;
-        /* once in step they stay so: the later it is, the less haste */
+        /* where both have begun an MCU at the same bit, they do so at all later ones: there is no haste */
         uint64_t then = cursor->at + (late < WORTH ? late / 4 : WORTH / 4);
         cursor->limit = then < cursor->end ? then : cursor->end;
         return run->is_open;
@@ -460,13 +469,17 @@ static int read_scan(Scan *scan) {
     scan->patience = PATIENCE;
     for (int k = 0; k < CURSORS; k++) find_work(scan, &scan->cursors[k]);
     for (;;) {
-        int busy = 0;
-        for (int k = 0; k < CURSORS; k++) busy += scan->cursors[k].run != 0;
+        int busy = 0, is_far = 1;
+        for (int k = 0; k < CURSORS; k++) {
+            const Cursor *cursor = &scan->cursors[k];
+            busy += cursor->run != 0;
+            is_far &= cursor->at + NEAR < cursor->limit && cursor->to < cursor->full;
+        }
         if (!busy) break;
-        if (busy == CURSORS) read_together(scan);
+        if (busy == CURSORS && is_far) read_together(scan);
         for (int k = 0; k < CURSORS; k++) {
             Cursor *cursor = &scan->cursors[k];
-            int is_due = busy < CURSORS || cursor->at >= cursor->limit || cursor->to >= cursor->full;
+            int is_due = busy < CURSORS || cursor->at + NEAR >= cursor->limit || cursor->to >= cursor->full;
             if (cursor->run && is_due) settle(scan, cursor);
             if (scan->is_full) return 0;
         }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import resource
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,7 +91,7 @@ def test_tables_and_restarts_are_the_files_own(subsampling: int, options: dict[s
 def test_all_parts_of_a_large_picture_are_read_at_once(
     kind: str, options: dict[str, Any], eighth: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four cursors share files of more than 2 KiB, and come into step in the middle of them."""
+    """Four cursors share files of some KiB, and come into step in the middle of them."""
     monkeypatch.setattr("PIL.ImageFile.MAXBLOCK", 1 << 22)  # files with tables of their own are written in one piece
     given = options | ({"subsampling": SUBSAMPLINGS[kind]} if kind in SUBSAMPLINGS else {})
     for size, noise, quality in (
@@ -102,6 +105,41 @@ def test_all_parts_of_a_large_picture_are_read_at_once(
         found = eighth(data)
         assert found is not None, (size, noise)
         assert np.array_equal(found, drafted(data)), (size, noise)
+
+
+@pytest.mark.parametrize("kind", [*SUBSAMPLINGS, "grey"])
+@pytest.mark.parametrize("interval", [3, 5, 6, 30])
+def test_segments_may_be_of_a_few_bits(kind: str, interval: int, eighth: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read beyond their ends takes no room from those that follow."""
+    monkeypatch.setattr("PIL.ImageFile.MAXBLOCK", 1 << 24)
+    options = {"subsampling": SUBSAMPLINGS[kind]} if kind in SUBSAMPLINGS else {}
+    size = (1600, 1200) if options else (3000, 2000)
+    for image, quality in ((Image.new("RGB", size), 75), (texture(size, 12), 100)):
+        picture = image.convert("RGB" if options else "L")
+        data = saved(picture, "JPEG", quality=quality, optimize=True, restart_marker_blocks=interval, **options)
+        found = eighth(data)
+        assert found is not None, quality
+        assert np.array_equal(found, drafted(data))
+
+
+def test_a_scan_that_goes_on_behind_the_picture_is_not_read_to_its_end() -> None:
+    """There is room for a picture's tokens, not for those of a file: what became resident says how many were read."""
+    data = saved(texture((64, 48), 12), "JPEG")
+    noise = np.random.default_rng(5).integers(0, 255, 4 << 20, np.uint8).tobytes()  # no marker in it
+    file, read = data[:-2] + noise + data[-2:], compiled()
+
+    def growth() -> int:
+        before = resident()
+        assert read.eighth(file, 64, 48, 3) is None
+        return resident() - before
+
+    with ThreadPoolExecutor(1) as fresh:  # a thread that has kept no memory yet
+        assert fresh.submit(growth).result() < 2 * len(file)  # its bytes, and not eight for each of them as well
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.parametrize("kind", [*SUBSAMPLINGS, "grey"])
