@@ -96,7 +96,7 @@ typedef struct {
 
 typedef struct {
     uint64_t at, end;    /* bits: the next one; the end of the segment */
-    uint64_t due, limit; /* where the next run begins; where to look whether it is in step */
+    uint64_t due, limit; /* where the next run begins; where to look whether it is in step, at `end` at the latest */
     State state;
     int run; /* 0: it has nothing to do */
     Token *to, *full;
@@ -325,6 +325,9 @@ FAST static void read_together(Scan *scan) {
 #undef EACH
 }
 
+/* Whether a cursor has to go alone: what comes next for it is not only the next step. */
+static int is_due(const Cursor *cursor) { return cursor->at + NEAR >= cursor->limit || cursor->to >= cursor->full; }
+
 /* One cursor, to the beginning of the next MCU. */
 FAST static void read_mcu(const Scan *scan, Cursor *cursor) {
     uint64_t at = cursor->at;
@@ -435,7 +438,7 @@ static int has_arrived(Scan *scan, Cursor *cursor) {
 /* Reads an MCU, or the rest of one, and sees to what comes then. */
 static void settle(Scan *scan, Cursor *cursor) {
     read_mcu(scan, cursor);
-    if ((cursor->at >= cursor->limit || cursor->at >= cursor->end) && has_arrived(scan, cursor)) {
+    if (cursor->at >= cursor->limit && has_arrived(scan, cursor)) {
         end(scan, cursor);
         find_work(scan, cursor);
     } else if (cursor->to >= cursor->full) {
@@ -469,18 +472,16 @@ static int read_scan(Scan *scan) {
     scan->patience = PATIENCE;
     for (int k = 0; k < CURSORS; k++) find_work(scan, &scan->cursors[k]);
     for (;;) {
-        int busy = 0, is_far = 1;
+        int busy = 0, due = 0;
         for (int k = 0; k < CURSORS; k++) {
-            const Cursor *cursor = &scan->cursors[k];
-            busy += cursor->run != 0;
-            is_far &= cursor->at + NEAR < cursor->limit && cursor->to < cursor->full;
+            busy += scan->cursors[k].run != 0;
+            due += is_due(&scan->cursors[k]);
         }
         if (!busy) break;
-        if (busy == CURSORS && is_far) read_together(scan);
+        if (busy == CURSORS && !due) read_together(scan);
         for (int k = 0; k < CURSORS; k++) {
             Cursor *cursor = &scan->cursors[k];
-            int is_due = busy < CURSORS || cursor->at + NEAR >= cursor->limit || cursor->to >= cursor->full;
-            if (cursor->run && is_due) settle(scan, cursor);
+            if (cursor->run && (busy < CURSORS || is_due(cursor))) settle(scan, cursor);
             if (scan->is_full) return 0;
         }
     }
