@@ -221,9 +221,12 @@ class Ledger:
 
         Returns how many leases, and how many chunks of each lane could be claimed now.
         """
-        recovered, *pairs = self._run("sweep", CrashedWorkerError().message)
-        queued = {pairs[i].decode(): int(pairs[i + 1]) for i in range(0, len(pairs), 2)}
-        return int(recovered), queued
+        return _swept(self._run("sweep", CrashedWorkerError().message))
+
+    def sweep_if_elected(self, name: str, *, term_s: float) -> tuple[int, dict[str, int]] | None:
+        """The same for one of many, the first that asks; None for all others until it has not asked for ``term_s``."""
+        answer = self._run("sweep", CrashedWorkerError().message, name, int(term_s * 1000))
+        return None if answer is None else _swept(answer)
 
     # -- dead letters -----------------------------------------------------------------------------
 
@@ -368,6 +371,11 @@ def _claim(token: str, answer: list[Any] | None) -> Claim | None:
     job, chunk, payload, top_k, crashes, cached, alone, *more = answer
     flags = cached == b"1", alone == b"1"
     return Claim(job.decode(), chunk.decode(), token, payload, int(top_k), int(crashes), *flags, *map(int, more))
+
+
+def _swept(answer: list[Any]) -> tuple[int, dict[str, int]]:
+    recovered, *pairs = answer
+    return int(recovered), {pairs[i].decode(): int(pairs[i + 1]) for i in range(0, len(pairs), 2)}
 
 
 def _entry(entry: bytes, fields: Mapping[bytes, bytes]) -> Entry:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Mapping
 
 from jobs.ledger import Ledger
 from jobs.tickets import ENOUGH, Bell
@@ -36,7 +37,15 @@ class Reconciler(Ticking):
 
     def sweep(self) -> int:
         """One sweep, elected or not; returns how many tickets it rang."""
-        recovered, queued = self.ledger.sweep()
+        return self._ring(*self.ledger.sweep())
+
+    def _sweep_if_elected(self) -> None:
+        found = self.ledger.sweep_if_elected(self._name, term_s=max(TERM_S, 3 * self.sweep_s))
+        if found is not None:
+            self._ring(*found)
+
+    def _ring(self, recovered: int, queued: Mapping[str, int]) -> int:
+        """Say what was taken back, and ring for what waits without a ticket; returns how many were rung."""
         if recovered:
             log.warning("took back %d chunks of silent workers", recovered)
         missing: dict[str, int] = {}
@@ -52,17 +61,3 @@ class Reconciler(Ticking):
                 rung += lost
         self._missing = missing
         return rung
-
-    def _sweep_if_elected(self) -> None:
-        if self._elected():
-            self.sweep()
-
-    def _elected(self) -> bool:
-        redis, key = self.ledger.redis, f"{self.ledger.prefix}reconciler"
-        term_ms = int(max(TERM_S, 3 * self.sweep_s) * 1000)
-        if redis.set(key, self._name, nx=True, px=term_ms):
-            return True
-        if redis.get(key) != self._name.encode():
-            return False
-        redis.pexpire(key, term_ms)  # two that sweep at once for a moment do no harm
-        return True

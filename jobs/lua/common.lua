@@ -25,6 +25,7 @@
 --   <P>ahead:<token>           list    "<job>|<chunk>" that it holds besides, for later: they wait under its lease, and
 --                                      its death says nothing about them
 --   <P>webhooks                zset    job -> when its webhook is called next
+--   <P>reconciler              string  name of the one that sweeps; it lapses with it
 --   <P>events                  channel JSON lines about jobs that changed their state
 
 local P = KEYS[1]

@@ -1,6 +1,12 @@
--- ARGV: message of crashed_worker -> {recovered, lane, chunks that can be claimed, lane, chunks, ...}
+-- ARGV: message of crashed_worker, then, where only one of many is to sweep: its name, and for how many ms it stays so
+--   -> {recovered, lane, chunks that can be claimed, lane, chunks, ...}, or nil where another one was elected
 local now = now_ms()
 even_when_full()
+if ARGV[2] then
+  local elected = redis.call('GET', P .. 'reconciler')
+  if elected and elected ~= ARGV[2] then return false end
+  redis.call('SET', P .. 'reconciler', ARGV[2], 'PX', ARGV[3])
+end
 local silent = redis.call('ZRANGEBYSCORE', P .. 'leases', '-inf', now, 'LIMIT', 0, CLOSE_LIMIT)
 for _, member in ipairs(silent) do recover(member, 'crashed_worker', ARGV[1], false) end
 

@@ -120,6 +120,19 @@ def test_one_of_several_is_elected_and_another_follows_it(
     assert eventually(lambda: redis.client.llen(LANE)) == 1
 
 
+def test_what_a_silent_worker_held_is_taken_back_while_redis_is_full(redis: RedisServer, bell: Bell) -> None:
+    write_chunks(redis, 1)
+    redis.ledger.claim(LANE, "token", lease_s=0.001)
+    redis.client.config_set("maxmemory", 1)
+    alone = Reconciler(redis.ledger, bell, sweep_s=0.05)
+    alone.start()
+    try:
+        eventually(lambda: redis.ledger.status("job").request_counts["queued"] == 1)
+    finally:
+        redis.client.config_set("maxmemory", 0)
+        alone.stop()
+
+
 def test_a_waiting_producer_alone_takes_back_what_a_killed_worker_held(redis: RedisServer, tmp_path: Path) -> None:
     write_images(tmp_path, 4, {0: "SLEEP 600"})
     env = {"LABELMILL_LEASE_S": "1"}

@@ -9,7 +9,7 @@ import pytest
 from jobs.errors import BrokerUnavailableError, CrashedWorkerError, JobError, TimeLimitError
 from jobs.ledger import Claim, JobRequest
 from tests.support.books import LEASE_S, Books
-from tests.support.servers import RedisServer
+from tests.support.servers import RedisServer, eventually
 
 #: Chunk sizes that bisection is tried on.
 SIZES = [1, 2, 3, 7, 32]
@@ -35,6 +35,26 @@ def test_a_silent_worker_loses_its_chunk_to_the_next(books: Books) -> None:
     assert not books.finish(lost)
     assert books.recorded() == {"a": ["succeeded"]}
     assert (books.status().late_finishes, books.status().recovered) == (1, 1)
+
+
+def test_one_of_many_sweeps_until_it_has_not_asked_for_its_term(books: Books) -> None:
+    def is_elected(name: str, term_s: float = LEASE_S) -> bool:
+        return books.ledger.sweep_if_elected(name, term_s=term_s) is not None
+
+    assert [is_elected("one"), is_elected("other"), is_elected("one"), is_elected("other")] == [True, False] * 2
+    assert is_elected("one", term_s=0.001)
+    assert eventually(lambda: is_elected("other"))
+    assert not is_elected("one")
+
+
+def test_whoever_is_not_elected_takes_nothing_back(books: Books) -> None:
+    books.job(["a"])
+    assert books.ledger.sweep_if_elected("one", term_s=10 * LEASE_S) == (0, {"noop.bulk": 1})
+    books.claimed()
+    books.pass_time(LEASE_S)
+    assert books.ledger.sweep_if_elected("other", term_s=LEASE_S) is None
+    assert books.status().recovered == 0
+    assert books.ledger.sweep_if_elected("one", term_s=LEASE_S) == (1, {"noop.bulk": 1})
 
 
 def test_a_renewed_lease_holds(books: Books) -> None:
@@ -207,7 +227,9 @@ def test_a_full_redis_still_renews_finishes_and_takes_back(real_redis: RedisServ
         assert books.ledger.renew([first.token], lease_s=LEASE_S) == []
         assert books.finish(first)
         assert books.ledger.crashed(second.token)
-        assert books.ledger.sweep()[0] == 1
+        swept = books.ledger.sweep_if_elected("one", term_s=1)
+        assert swept
+        assert swept[0] == 1
         assert not books.finish(third)
         assert books.finish(books.claimed())
         books.ledger.cancel("job")
