@@ -23,8 +23,8 @@ from PIL import Image, ImageFile
 
 from jobs.errors import CorruptImageError, ItemError, TooLargeError, UnsupportedFormatError
 from worker.models.card import Preprocessing
-from worker.picture import is_on_its_side, size_of, upright
-from worker.plainjpeg import read_jpeg
+from worker.picture import is_on_its_side, upright
+from worker.plainjpeg import read_header, read_jpeg
 from worker.plainpng import read_plain
 from worker.resample import fill, resized_size
 
@@ -93,14 +93,18 @@ def decode_into(data: bytes, out: NDArray[np.uint8], preprocessing: Preprocessin
 def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: DecodeLimits, out: NDArray[np.uint8]) -> None:
     if name == "PNG" and len(data) <= SMALL_BYTES and (plain := read_plain(data, limits.max_pixels)):
         return fill(plain, resized_size(*plain.size, preprocessing.resize), preprocessing, out)
+    if name == "JPEG" and (header := read_header(data)):
+        size = header.width, header.height
+        _check_size(name, size, limits)
+        upright_size, lying = _targets(size, header.exif, preprocessing)
+        pixels = read_jpeg(data, header, header.drafted(*lying) if preprocessing.scaled_decode else size)
+        if pixels is not None:
+            return fill(pixels, upright_size, preprocessing, out)
     if name == "WEBP":
         _check_size(name, _webp_canvas(data), limits)  # its decoder takes the canvas's memory when it opens
     image: Image.Image = _openers()[name](BytesIO(data))
     _check_size(name, image.size, limits)
-    declared = image.size
     resized = _draft(image, preprocessing) if preprocessing.scaled_decode and name == "JPEG" else None
-    if name == "JPEG" and (pixels := read_jpeg(data, image, declared)) is not None:
-        return fill(pixels, resized or resized_size(*size_of(pixels), preprocessing.resize), preprocessing, out)
     image.load()
     image = upright(image)
     resized = resized or resized_size(*image.size, preprocessing.resize)
@@ -176,14 +180,19 @@ def _webp_canvas(data: bytes) -> tuple[int, int]:
     return 0, 0
 
 
+def _targets(size: tuple[int, int], exif: bytes | None, preprocessing: Preprocessing) -> tuple[tuple[int, int], ...]:
+    """What a JPEG of a size is resized to: (width, height) upright, and the same as it lies in its file."""
+    is_turned = is_on_its_side(exif)
+    resized = resized_size(*(size[::-1] if is_turned else size), preprocessing.resize)
+    return resized, resized[::-1] if is_turned else resized
+
+
 def _draft(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
     """Let a JPEG decode at 1/2, 1/4 or 1/8, never below the size it is resized to, which is the result.
 
     A side that the scale does not divide comes out up to one of the larger pixels too long, and is taken as it is.
     """
     assert isinstance(image, ImageFile.ImageFile)
-    is_turned = is_on_its_side(image)
-    resized = resized_size(*(image.size[::-1] if is_turned else image.size), preprocessing.resize)
-    if preprocessing.resize is not None:
-        image.draft(None, resized[::-1] if is_turned else resized)
+    resized, lying = _targets(image.size, image.info.get("exif"), preprocessing)
+    image.draft(None, lying)
     return resized

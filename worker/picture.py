@@ -105,9 +105,9 @@ def planes(picture: Picture, box: Box) -> list[Pixels]:
     return [part[:, :, channel] for channel in range(part.shape[2])]
 
 
-def is_on_its_side(image: Image.Image) -> bool:
-    """Whether width and height change places when the image is turned upright."""
-    return 5 <= _orientation(image.info.get("exif")) <= 8
+def is_on_its_side(exif: bytes | None) -> bool:
+    """Whether width and height change places when a picture with this EXIF block is turned upright."""
+    return 5 <= _orientation(exif) <= 8
 
 
 def _orientation(exif: bytes | None) -> int:
