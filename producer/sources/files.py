@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
@@ -18,8 +18,9 @@ from producer.sources.patterns import IMAGE_SUFFIXES, Pattern, is_image, is_patt
 
 __all__ = ["IMAGE_SUFFIXES", "Files"]
 
-#: A folder of up to this many entries is read in order of its names; a larger one as it lies on disk, so that
-#: memory stays bounded.
+#: A folder of fewer entries is read in order of its names; a larger one so many at a time, in order of their inodes, so
+#: that memory stays bounded. File systems list names as their hashes fall, and keep what the files hold as they were
+#: made: read in that order, they are found sooner.
 SORT_LIMIT = 20_000
 
 
@@ -106,17 +107,22 @@ class _Walk:
         except OSError as exc:
             raise SourceError(f"cannot list {name or folder}: {exc.strerror}") from None
         with scan:
-            entries = list(islice(scan, self.sort_limit))
-            few = len(entries) < self.sort_limit
-            if few:
-                entries.sort(key=attrgetter("name"))
-            yield from self._entries(name, entries, depth)
-            if not few:
-                yield from self._entries(name, scan, depth)
+            for entries in self._blocks(scan):
+                yield from self._entries(name, entries, depth)
 
-    def _entries(
-        self, name: str, entries: Iterator[os.DirEntry[str]] | list[os.DirEntry[str]], depth: int | None
-    ) -> Iterator[Item]:
+    def _blocks(self, scan: Iterator[os.DirEntry[str]]) -> Iterator[Iterable[os.DirEntry[str]]]:
+        """What a folder holds, in the order that it is read in."""
+        if not self.sort_limit:
+            yield scan
+            return
+        entries = list(islice(scan, self.sort_limit))
+        order = attrgetter("name") if len(entries) < self.sort_limit else os.DirEntry.inode
+        while entries:
+            entries.sort(key=order)
+            yield entries
+            entries = list(islice(scan, self.sort_limit))
+
+    def _entries(self, name: str, entries: Iterable[os.DirEntry[str]], depth: int | None) -> Iterator[Item]:
         for entry in entries:
             inner = entry.name
             if inner[0] == ".":

@@ -71,13 +71,19 @@ def test_a_name_that_cannot_travel_becomes_an_item_that_fails(tmp_path: Path) ->
     assert item.ref == "error:invalid_item"
 
 
-def test_a_folder_too_large_to_sort_is_complete_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "SORT_LIMIT", 3)
-    names = {f"{i}.jpg" for i in range(10)}
+def test_a_folder_too_large_to_sort_is_complete_and_each_part_of_it_in_the_order_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "SORT_LIMIT", 30)
+    names = {f"{i}.jpg" for i in range(100)}
     touch(*(tmp_path / name for name in names))
     found = [item.custom_id for item in Files([tmp_path])]
     assert len(found) == len(names)
     assert set(found) == names
+    inodes = [(tmp_path / name).stat().st_ino for name in found]
+    parts = [inodes[begin : begin + 30] for begin in range(0, 100, 30)]
+    assert parts == [sorted(part) for part in parts]
+    assert found != sorted(found)
 
 
 def test_the_first_id_of_a_folder_comes_before_it_is_gone_through(
