@@ -20,7 +20,7 @@ __all__ = ["BULK_SHARE", "TURN_S", "LaneCycle", "bulk", "check_model_name", "int
 BULK_SHARE = 8
 #: Seconds that a ticket's turn lasts at most, but where it fetches ahead. It ends with the chunk that it is at, and
 #: sooner where something waits on another queue of the worker, or where the worker is asked to end.
-TURN_S = 2.0
+TURN_S = 5.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: Hexadecimal digits of a digest in a queue's name.

@@ -90,7 +90,8 @@ class Ledger:
     def __init__(self, client: redis.Redis, *, prefix: str = "lm:") -> None:
         self.redis = client
         self.prefix = prefix
-        self._scripts: dict[str, Callable[..., Any]] = {}
+        self._scripts: dict[str, Any] = {}
+        self._loaded: set[str] = set()
 
     # -- producers --------------------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ class Ledger:
         The same token gets the same chunk again, so that a call may be repeated after a lost answer.
         """
         answer = self._run("claim", lane, token, int(lease_s * 1000))
-        return _claim(token, answer)
+        return Claim.from_answer(token, answer)
 
     def claim_ahead(self, lane: str, token: str, held: int, *, lease_s: float) -> Claim | None:
         """Take another chunk for later, beside the one that the token is at; None when nothing waits.
@@ -171,7 +172,7 @@ class Ledger:
         :meth:`finish_and_claim` gives them in their order. They wait again, unharmed, where that claims nothing, and
         where the chunk that the token is at is released, or its holder dies.
         """
-        return _claim(token, self._run("claim_ahead", lane, token, int(lease_s * 1000), held))
+        return Claim.from_answer(token, self._run("claim_ahead", lane, token, int(lease_s * 1000), held))
 
     def renew(self, tokens: Sequence[str], *, lease_s: float) -> list[str]:
         """Prolong leases; returns the tokens whose chunk was given to somebody else."""
@@ -189,13 +190,17 @@ class Ledger:
 
         There is none where nothing waits in that lane, or something waits on a queue that goes first.
         """
+        recorded, answer = self._run("finish", *self.finish_args(claim, then, done))
+        return bool(recorded), Claim.from_answer(claim.token, answer)
+
+    def finish_args(self, claim: Claim, then: Next | None, done: Done) -> tuple[Any, ...]:
+        """What ``lua/finish.lua`` is given."""
         args: tuple[Any, ...] = (claim.job, claim.chunk_id, claim.token, done["succeeded"], done["failed"])
         args += (done["results"], done["digest"], done.get("cache_hits", 0))
         args += (",".join(map(str, done.get("postponed", ()))),)
         if then:
             args += (then.lane, int(then.lease_s * 1000), int(then.is_over), *then.unless)
-        recorded, answer = self._run("finish", *args)
-        return bool(recorded), _claim(claim.token, answer)
+        return args
 
     def release(self, token: str) -> str:
         """Give a chunk back unharmed; returns the lane that waits for a new ticket, "" where nothing was held."""
@@ -349,12 +354,26 @@ class Ledger:
         """The key of a job, or of a part of it."""
         return f"{self.prefix}job:{job}:{part}" if part else f"{self.prefix}job:{job}"
 
-    def _run(self, name: str, *args: Any) -> Any:
+    def command(self, name: str, *args: Any) -> tuple[Any, ...]:
+        """A call of a script as Redis is sent it, which has that script unless it came back without: :meth:`reload`."""
+        if name not in self._loaded:
+            self.redis.script_load(_source(name))
+            self._loaded.add(name)
+        return ("EVALSHA", self._script(name).sha, 1, self.prefix, *args)
+
+    def reload(self) -> None:
+        """Give Redis every script again before its next :meth:`command`."""
+        self._loaded.clear()
+
+    def _script(self, name: str) -> Any:
         script = self._scripts.get(name)
         if script is None:
             script = self._scripts[name] = self.redis.register_script(_source(name))
+        return script
+
+    def _run(self, name: str, *args: Any) -> Any:
         try:
-            return script(keys=[self.prefix], args=args)
+            return self._script(name)(keys=[self.prefix], args=args)
         except ResponseError as exc:
             kind, _, text = str(exc).partition(" ")
             if kind in _ERRORS:
@@ -363,14 +382,6 @@ class Ledger:
             if refusal:
                 raise BrokerUnavailableError(f"Redis refuses to write ({refusal[0]})") from exc
             raise
-
-
-def _claim(token: str, answer: list[Any] | None) -> Claim | None:
-    if answer is None:
-        return None
-    job, chunk, payload, top_k, crashes, cached, alone, *more = answer
-    flags = cached == b"1", alone == b"1"
-    return Claim(job.decode(), chunk.decode(), token, payload, int(top_k), int(crashes), *flags, *map(int, more))
 
 
 def _swept(answer: list[Any]) -> tuple[int, dict[str, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import orjson
 
@@ -175,6 +175,15 @@ class Claim:
     cache: bool = False
     alone: bool = False
     more: int = 0
+
+    @classmethod
+    def from_answer(cls, token: str, answer: Sequence[Any] | None) -> Claim | None:
+        """What the ledger's scripts tell of a chunk; None where they tell of none."""
+        if answer is None:
+            return None
+        job, chunk, payload, top_k, crashes, cached, alone, *more = answer
+        flags = cached == b"1", alone == b"1"
+        return cls(job.decode(), chunk.decode(), token, payload, int(top_k), int(crashes), *flags, *map(int, more))
 
     @cached_property
     def chunk(self) -> Chunk:

@@ -95,8 +95,18 @@ class Engine:
         self.decode = decode
         self.batch_size = batch_size
 
-    def run(self, items: Sequence[Item], fetch: Callable[[str], bytes], *, top_k: int) -> ChunkResult:
-        """Classify items; every one gets a line, in order. ``fetch`` gives the bytes of a reference."""
+    def run(
+        self,
+        items: Sequence[Item],
+        fetch: Callable[[str], bytes],
+        *,
+        top_k: int,
+        decoded: Callable[[], None] = lambda: None,
+    ) -> ChunkResult:
+        """Classify items; every one gets a line, in order. ``fetch`` gives the bytes of a reference.
+
+        ``decoded`` is called before each prediction; what it raises ends the run.
+        """
         spent = Spent()
         errors: dict[int, LabelmillError] = {}
         good = _Lines(top_k)
@@ -104,6 +114,7 @@ class Engine:
         for start in range(0, len(items), self.batch_size):
             few = items[start : start + self.batch_size]
             images = batch[: self._decoded(start, few, batch, fetch, errors, spent)]
+            decoded()
             if not len(images):
                 continue
             try:

@@ -103,7 +103,9 @@ class Reader:
                 if event.what == "claimed":
                     hands[event.more[0]] = event
                 elif event.what in ("recorded", "late"):
-                    hands.pop(event.more[0], None)
+                    begun = hands.pop(event.more[0], event)
+                    if begun.key != event.key:  # it has the next one in hand by now
+                        hands[event.more[0]] = begun
         return list(hands.values())
 
     def is_in_hand(self, claim: Event) -> bool:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import worker.decode
+from jobs.going_on import Answer, GoingOn
 from jobs.ledger import Claim, Ledger
 from tests.chaos.diary import Diary
 from tests.support import poison_app
 from worker.cli import main
+from worker.turn import Turn
 
 __all__ = ["keep_diary"]
 
@@ -27,10 +29,12 @@ def keep_diary(diary: Diary) -> None:
     Ledger.claim = _claiming(Ledger.claim, diary, hand)  # type: ignore[method-assign]
     Ledger.claim_ahead = _holding(Ledger.claim_ahead, diary)  # type: ignore[method-assign]
     Ledger.finish_and_claim = _finishing(Ledger.finish_and_claim, diary, hand)  # type: ignore[method-assign]
+    GoingOn.answer = _answering(GoingOn.answer, diary)  # type: ignore[method-assign]
+    Turn.serve_chunk = _serving(Turn.serve_chunk, diary, hand)  # type: ignore[method-assign]
 
 
 def _take(found: Claim | None, diary: Diary, hand: threading.local) -> None:
-    if found:
+    if found and getattr(hand, "claim", None) != found:
         hand.claim = found
         names = [item.custom_id for item in found.chunk.items]
         diary.write("claimed", found.job, found.chunk_id, found.token, names)
@@ -43,6 +47,28 @@ def _claiming(claim: Callable[..., Any], diary: Diary, hand: threading.local) ->
         return found
 
     return claim_and_tell
+
+
+def _serving(serve: Callable[..., Any], diary: Diary, hand: threading.local) -> Any:
+    def take_and_serve(self: Turn, claim: Claim) -> Claim | None:
+        _take(claim, diary, hand)  # what was held for later, and is begun before Redis has said so
+        following: Claim | None = serve(self, claim)
+        return following
+
+    return take_and_serve
+
+
+def _answering(answer: Callable[..., Answer], diary: Diary) -> Any:
+    def answer_and_tell(self: GoingOn) -> Answer:
+        found = answer(self)
+        if self.finish:
+            claim = self.finish.claim
+            diary.write("recorded" if found.recorded else "late", claim.job, claim.chunk_id, claim.token)
+        if later := found.later:
+            diary.write("held", later.job, later.chunk_id, later.token, [i.custom_id for i in later.chunk.items])
+        return found
+
+    return answer_and_tell
 
 
 def _holding(claim_ahead: Callable[..., Any], diary: Diary) -> Any:
