@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 #: Batch sizes tried at warm-up, and the seconds spent on all of them together.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 TRIAL_S = 0.3
+#: Images that a size predicts in a row at the least: with the first of them, its memory comes back into the core's caches.
+STRETCH = 8
 #: On a GPU, which more images fill. Not measured: no GPU was at hand.
 GPU_BATCH_SIZES = (*BATCH_SIZES, 128, 256, 512)
 #: A larger batch must be this much faster to be taken: it costs latency and memory.
@@ -185,8 +187,9 @@ def warm_up(runtime: Runtime, *, seconds: float = TRIAL_S) -> tuple[int, float]:
     trials = _trials(runtime)
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
-        for size, fastest_s in trials.items():
-            trials[size] = min(fastest_s, _timed(runtime, size))
+        for size in trials:
+            for _ in range(max(1, STRETCH // size)):
+                trials[size] = min(trials[size], _timed(runtime, size))
     runtime.shrink()
     rates = {size: size / fastest_s for size, fastest_s in trials.items()}
     fastest = max(rates.values())
