@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 #: Batch sizes tried at warm-up, and the seconds spent on all of them together.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 TRIAL_S = 0.3
-#: Images that a size predicts in a row at the least: with the first of them, its memory comes back into the core's caches.
+#: Images that a size predicts in a row at the least: the first of them bring its memory back into the core's caches.
 STRETCH = 8
 #: On a GPU, which more images fill. Not measured: no GPU was at hand.
 GPU_BATCH_SIZES = (*BATCH_SIZES, 128, 256, 512)
