@@ -43,14 +43,16 @@ class GoingOn:
         self, ledger: Ledger, token: str, lane: str, *, lease_s: float, finish: Finish | None, held: int | None
     ) -> None:
         self.finish = finish
-        self._ledger = ledger
+        self._scripts = ledger.scripts
         self._token = token
         self._claims = held is not None
         commands = []
         if finish:
-            commands.append(ledger.command("finish", *ledger.finish_args(finish.claim, finish.then, finish.done)))
+            commands.append(
+                ledger.scripts.command("finish", *ledger.finish_args(finish.claim, finish.then, finish.done))
+            )
         if held is not None:
-            commands.append(ledger.command("claim_ahead", lane, token, int(lease_s * 1000), held))
+            commands.append(ledger.scripts.command("claim_ahead", lane, token, int(lease_s * 1000), held))
         self._sent = _Sent(ledger.redis, commands)
 
     def is_answered(self) -> bool:
@@ -65,7 +67,7 @@ class GoingOn:
         """
         answers = self._sent.answers()
         if any(isinstance(answer, NoScriptError) for answer in answers):
-            self._ledger.reload()
+            self._scripts.reload()
         later = answers.pop() if self._claims else None
         recorded, following = _sound(answers.pop()) if self.finish else (0, None)
         if isinstance(later, ResponseError) and self.finish:

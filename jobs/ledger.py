@@ -9,16 +9,14 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import orjson
 import redis
-from redis.exceptions import ResponseError
 
-from jobs.errors import BrokerUnavailableError, CrashedWorkerError, JobError, LabelmillError
+from jobs.errors import CrashedWorkerError, JobError, LabelmillError
 from jobs.records import COUNTS, Claim, DeadLetter, Done, Entry, JobRequest, JobStatus, Next, Page, Queued, positions
+from jobs.scripts import MissingBlobError, Scripts, TakenError
 
 if TYPE_CHECKING:
     from jobs.audit import Audit
@@ -43,35 +41,6 @@ __all__ = [
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class MissingBlobError(JobError):
-    """The bytes of an item were not sent, or went with the last chunk that needed them: send them again."""
-
-    code = "missing_blob"
-
-
-#: What Redis says when its memory or its disk is full, or too few replicas are there; nothing was done then, and it
-#: may pass.
-_REFUSAL = re.compile(r"OOM command not allowed.*|MISCONF .*|NOREPLICAS .*")
-
-
-class TakenError(JobError):
-    """What this producer knows of the job is not so any more: look again at what it has, and send the rest.
-
-    Another one sends it now, or Redis came back without the last chunks that it had accepted.
-    """
-
-
-#: How the scripts begin an error that the caller must know: its first word, and the class it becomes.
-_ERRORS: dict[str, type[JobError]] = {
-    "NOJOB": JobError,
-    "CLOSED": JobError,
-    "TAKEN": TakenError,
-    "GAP": TakenError,
-    "NOENTRY": JobError,
-    "NOBLOB": MissingBlobError,
-}
-
-
 def new_job_id() -> str:
     """A fresh id, sortable by nothing and guessable by nobody."""
     return f"job-{secrets.token_hex(8)}"
@@ -90,8 +59,7 @@ class Ledger:
     def __init__(self, client: redis.Redis, *, prefix: str = "lm:") -> None:
         self.redis = client
         self.prefix = prefix
-        self._scripts: dict[str, Any] = {}
-        self._loaded: set[str] = set()
+        self.scripts = Scripts(client, prefix)
 
     # -- producers --------------------------------------------------------------------------------
 
@@ -109,14 +77,14 @@ class Ledger:
             "webhook": request.webhook,
         }
         pairs = [part for pair in values.items() for part in pair]
-        return bool(self._run("create", job, int(request.expires_s * 1000), *pairs))
+        return bool(self.scripts.run("create", job, int(request.expires_s * 1000), *pairs))
 
     def take_over(self, job: str, writer: str) -> int:
         """Be the job's only producer from now on, as ``writer``; returns how many chunks it has accepted.
 
         Any other producer that still sends gets a :class:`JobError`, so that two never add to one job.
         """
-        return int(self._run("take_over", job, writer))
+        return int(self.scripts.run("take_over", job, writer))
 
     def submit(
         self, job: str, number: int, payload: bytes, *, writer: str = "", blobs: Mapping[str, bytes] | None = None
@@ -128,7 +96,7 @@ class Ledger:
         Raises :class:`MissingBlobError`, with nothing done, where that was wrong.
         """
         pairs = [part for pair in (blobs or {}).items() for part in pair]
-        items, chunks = self._run("submit", job, number, payload, writer, *pairs)
+        items, chunks = self.scripts.run("submit", job, number, payload, writer, *pairs)
         return Queued(int(items), int(chunks))
 
     def seal(self, job: str, *, writer: str = "", chunks: int = 0) -> None:
@@ -136,11 +104,11 @@ class Ledger:
 
         Raises :class:`TakenError` where there are fewer than the ``chunks`` that the job had accepted.
         """
-        self._run("seal", job, writer, chunks)
+        self.scripts.run("seal", job, writer, chunks)
 
     def cancel(self, job: str) -> None:
         """Close everything of a job that is queued; what is leased goes on. Several round trips for a long queue."""
-        while not self._run("cancel", job):
+        while not self.scripts.run("cancel", job):
             pass
 
     def retry(self, job: str, entry: str, positions: Sequence[int], *, expires_s: float) -> int:
@@ -149,11 +117,11 @@ class Ledger:
         Raises :class:`JobError` where there is no such entry or one of the items has not failed.
         """
         listed = ",".join(map(str, positions))
-        return int(self._run("retry", job, entry, listed, int(expires_s * 1000)))
+        return int(self.scripts.run("retry", job, entry, listed, int(expires_s * 1000)))
 
     def delete(self, job: str) -> bool:
         """Forget a job with all it holds; False where there is none."""
-        return bool(self._run("delete", job))
+        return bool(self.scripts.run("delete", job))
 
     # -- workers ----------------------------------------------------------------------------------
 
@@ -162,7 +130,7 @@ class Ledger:
 
         The same token gets the same chunk again, so that a call may be repeated after a lost answer.
         """
-        answer = self._run("claim", lane, token, int(lease_s * 1000))
+        answer = self.scripts.run("claim", lane, token, int(lease_s * 1000))
         return Claim.from_answer(token, answer)
 
     def claim_ahead(self, lane: str, token: str, held: int, *, lease_s: float) -> Claim | None:
@@ -172,11 +140,11 @@ class Ledger:
         :meth:`finish_and_claim` gives them in their order. They wait again, unharmed, where that claims nothing, and
         where the chunk that the token is at is released, or its holder dies.
         """
-        return Claim.from_answer(token, self._run("claim_ahead", lane, token, int(lease_s * 1000), held))
+        return Claim.from_answer(token, self.scripts.run("claim_ahead", lane, token, int(lease_s * 1000), held))
 
     def renew(self, tokens: Sequence[str], *, lease_s: float) -> list[str]:
         """Prolong leases; returns the tokens whose chunk was given to somebody else."""
-        return [token.decode() for token in self._run("renew", int(lease_s * 1000), *tokens)] if tokens else []
+        return [token.decode() for token in self.scripts.run("renew", int(lease_s * 1000), *tokens)] if tokens else []
 
     def finish(self, claim: Claim, **done: Unpack[Done]) -> bool:
         """Record the results of a chunk, once; False where the lease was lost: they are dropped and counted.
@@ -190,7 +158,7 @@ class Ledger:
 
         There is none where nothing waits in that lane, or something waits on a queue that goes first.
         """
-        recorded, answer = self._run("finish", *self.finish_args(claim, then, done))
+        recorded, answer = self.scripts.run("finish", *self.finish_args(claim, then, done))
         return bool(recorded), Claim.from_answer(claim.token, answer)
 
     def finish_args(self, claim: Claim, then: Next | None, done: Done) -> tuple[Any, ...]:
@@ -204,7 +172,7 @@ class Ledger:
 
     def release(self, token: str) -> str:
         """Give a chunk back unharmed; returns the lane that waits for a new ticket, "" where nothing was held."""
-        return _text(self._run("release", token))
+        return _text(self.scripts.run("release", token))
 
     def crashed(self, token: str, error: LabelmillError | None = None) -> str:
         """Say that the holder of a lease died; the chunk is queued again, halved, or given up.
@@ -212,7 +180,7 @@ class Ledger:
         Returns the lane that waits for new tickets, "" where nothing was held.
         """
         error = error or CrashedWorkerError()
-        return _text(self._run("crash", token, error.code, error.message))
+        return _text(self.scripts.run("crash", token, error.code, error.message))
 
     def blobs(self, job: str, digests: Sequence[str]) -> dict[str, bytes]:
         """Bytes kept in the ledger, by their sha256; those that are gone are left out."""
@@ -226,11 +194,11 @@ class Ledger:
 
         Returns how many leases, and how many chunks of each lane could be claimed now.
         """
-        return _swept(self._run("sweep", CrashedWorkerError().message))
+        return _swept(self.scripts.run("sweep", CrashedWorkerError().message))
 
     def sweep_if_elected(self, name: str, *, term_s: float) -> tuple[int, dict[str, int]] | None:
         """The same for one of many, the first that asks; None for all others until it has not asked for ``term_s``."""
-        answer = self._run("sweep", CrashedWorkerError().message, name, int(term_s * 1000))
+        answer = self.scripts.run("sweep", CrashedWorkerError().message, name, int(term_s * 1000))
         return None if answer is None else _swept(answer)
 
     # -- dead letters -----------------------------------------------------------------------------
@@ -340,48 +308,19 @@ class Ledger:
 
     def snapshot(self, job: str) -> Any:
         """One moment of a job's books, for the audit: raw answer of ``lua/snapshot.lua``."""
-        return self._run("snapshot", job)
+        return self.scripts.run("snapshot", job)
 
     def cache_put(self, *args: Any) -> Any:
         """Lines for the content cache: see ``lua/cache.lua``."""
-        return self._run("cache", *args)
+        return self.scripts.run("cache", *args)
 
     def webhook(self, *args: Any) -> Any:
         """What is due, a claim, or an end: see ``lua/webhook.lua``."""
-        return self._run("webhook", *args)
+        return self.scripts.run("webhook", *args)
 
     def key(self, job: str, part: str = "") -> str:
         """The key of a job, or of a part of it."""
         return f"{self.prefix}job:{job}:{part}" if part else f"{self.prefix}job:{job}"
-
-    def command(self, name: str, *args: Any) -> tuple[Any, ...]:
-        """A call of a script as Redis is sent it, which has that script unless it came back without: :meth:`reload`."""
-        if name not in self._loaded:
-            self.redis.script_load(_source(name))
-            self._loaded.add(name)
-        return ("EVALSHA", self._script(name).sha, 1, self.prefix, *args)
-
-    def reload(self) -> None:
-        """Give Redis every script again before its next :meth:`command`."""
-        self._loaded.clear()
-
-    def _script(self, name: str) -> Any:
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = self.redis.register_script(_source(name))
-        return script
-
-    def _run(self, name: str, *args: Any) -> Any:
-        try:
-            return self._script(name)(keys=[self.prefix], args=args)
-        except ResponseError as exc:
-            kind, _, text = str(exc).partition(" ")
-            if kind in _ERRORS:
-                raise _ERRORS[kind](f"{text}: {args[0]}") from None
-            refusal = _REFUSAL.search(str(exc))
-            if refusal:
-                raise BrokerUnavailableError(f"Redis refuses to write ({refusal[0]})") from exc
-            raise
 
 
 def _swept(answer: list[Any]) -> tuple[int, dict[str, int]]:
@@ -402,9 +341,3 @@ def _entry(entry: bytes, fields: Mapping[bytes, bytes]) -> Entry:
 
 def _text(answer: bytes | None) -> str:
     return answer.decode() if answer else ""
-
-
-@cache
-def _source(name: str) -> str:
-    folder = files("jobs") / "lua"
-    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()

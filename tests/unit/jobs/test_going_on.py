@@ -79,7 +79,7 @@ def test_an_answer_that_nobody_read_comes_again(books: Books) -> None:
 
 def test_a_redis_that_came_back_without_scripts_is_given_them_again(books: Books) -> None:
     at, later = two_in_hand(books)
-    books.ledger.command("finish")
+    books.ledger.scripts.command("finish")
     books.ledger.redis.script_flush()
     with pytest.raises(NoScriptError):
         sent(books, finish(at)).answer()
@@ -113,7 +113,7 @@ def test_an_answer_that_does_not_come_is_said() -> None:
     with redis_server() as server:
         books = Books(server.ledger)
         at, _ = two_in_hand(books)
-        books.ledger.command("finish")  # so that Redis has it
+        books.ledger.scripts.command("finish")  # so that Redis has it
         server.client.execute_command("CLIENT", "PAUSE", 1_000_000)
         gone = sent(books, finish(at))
         assert not gone.is_answered()

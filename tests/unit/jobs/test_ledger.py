@@ -149,7 +149,7 @@ def test_what_comes_back_from_a_worker_of_a_cancelled_job_is_cancelled(books: Bo
 
 def test_a_cancel_that_was_cut_off_is_taken_up_by_the_sweep(books: Books) -> None:
     books.job(*[[str(i)] for i in range(450)])
-    assert not books.ledger._run("cancel", "job")  # one step of several, as when its caller died
+    assert not books.ledger.scripts.run("cancel", "job")  # one step of several, as when its caller died
     assert books.claim() is None
     for _ in range(2):
         books.ledger.sweep()
