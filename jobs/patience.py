@@ -47,6 +47,11 @@ class Voice:
         if since:
             self.say(f"Redis is back after {time.monotonic() - since:.1f} s")
 
+    def left(self) -> None:
+        """Whoever saw it go has ended, and will not see it come back: the next one who sees it gone says so."""
+        with self._lock:
+            self._since = 0.0
+
 
 #: The one of this process; whoever has a better place for lines than the log sets its ``say``.
 VOICE = Voice()

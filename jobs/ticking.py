@@ -35,6 +35,9 @@ class Ticking:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        if self._failed:
+            VOICE.left()
+            self._failed = False
 
     def _loop(self) -> None:
         while not self._stop.wait(self._every_s):

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.ledger import JobRequest
 from jobs.patience import VOICE, Patience
+from jobs.ticking import Ticking
 from producer.client import Labelmill
 from producer.sources import Files
 from tests.support.books import chunk_of
@@ -119,6 +120,26 @@ def test_a_full_redis_is_waited_for(redis: RedisServer) -> None:
     Patience(say=make_room)(lambda: ledger.submit("job", 0, chunk_of(["a"])))
     assert "maxmemory" in said[0]
     assert ledger.status("job").request_counts["queued"] == 1
+
+
+def test_one_who_ended_while_it_was_gone_does_not_keep_the_next_one_silent(redis: RedisServer) -> None:
+    said: list[str] = []
+    patience = Patience(say=said.append)
+    redis.kill9()
+    looks = Ticking(redis.client.ping, 0.01, name="looks")
+    looks.start()
+    eventually(lambda: said)
+    looks.stop()
+    redis.start()
+    assert patience(redis.client.ping)
+    redis.kill9()
+    again = Ticking(redis.client.ping, 0.01, name="looks again")
+    again.start()
+    eventually(lambda: len(said) > 1)
+    redis.start()
+    eventually(lambda: len(said) > 2)
+    again.stop()
+    assert ["is back" in line for line in said] == [False, False, True]
 
 
 @pytest.fixture(autouse=True)
