@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from multiprocessing.connection import Connection
+from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,18 +25,21 @@ from worker.decode import DecodeLimits, decode_into
 from worker.engine import top
 from worker.models import loader
 from worker.models.card import Preprocessing
-from worker.models.runtime import Runtime
+from worker.models.runtime import Images, Runtime
 from worker.tuning import Plan, Trial
-from worker.warm import TOP_K, warm_up
+from worker.warm import TOP_K, rates_of, smallest
 
 __all__ = ["make_plan", "sample_file", "settings_of"]
 
 log = logging.getLogger(__name__)
 
-#: Rounds, and seconds of each setting in a round.
+#: Rounds, and seconds of each setting, or batch size, in a round.
 ROUNDS, TURN_S = 5, 0.15
-#: Seconds in which batch sizes are compared: what is chosen stays.
-BATCH_S = 1.5
+#: Seconds in which batch sizes are compared by prediction alone, and how many of them are then compared in full: beside
+#: decoding and other streams, which take the caches, other sizes may be better.
+BATCH_S, FINALISTS = 0.5, 3
+#: A larger batch must be this much faster there to be taken.
+LARGER_IS_WORTH = 1.01
 #: A setting other than one process a core, one thread each, must be this much faster, in every round, to be taken:
 #: processes are ended one by one where one hangs or dies, and what is measured for a moment may be luck.
 WORTH_IT = 1.1
@@ -48,8 +52,8 @@ MOST_ON_GPU = 16
 class Streams(Protocol):
     """Streams of one setting, ready to run."""
 
-    def run(self, seconds: float) -> float:
-        """Images/s of all of them together."""
+    def run(self, size: int, seconds: float) -> float:
+        """Images/s of all of them together, in batches of a size."""
 
 
 class _CannotStandReadyError(Exception):
@@ -74,27 +78,45 @@ def settings_of(cores: int, device: str = "cpu") -> list[tuple[str, int, int]]:
 
 
 def make_plan(model: str, cores: int, device: str = "cpu") -> Plan:
-    """Measure every setting that can be had; takes a few seconds. Raises :class:`~jobs.errors.ModelFileError`."""
+    """Measure every setting that can be had; takes some seconds. Raises :class:`~jobs.errors.ModelFileError`."""
     runtime = loader.load(model, device=device)
     settings = settings_of(cores, runtime.device)
-    batches = {1: warm_up(runtime, seconds=BATCH_S)[0]}
+    sizes = {1: _finalists(runtime)}
     for threads in sorted({threads for _, _, threads in settings} - {1}):
-        batches[threads] = warm_up(loader.load(model, threads=threads, device=device), seconds=BATCH_S)[0]
-    if len(batches) > 1:
+        sizes[threads] = _finalists(loader.load(model, threads=threads, device=device))
+    if len(sizes) > 1:
         runtime = loader.load(model, device=device)  # torch has one number of threads, that of the last load
-    rates: dict[tuple[str, int, int], list[float]] = {}
     with ExitStack() as stack:
-        ready = [
-            (setting, streams)
+        ready = {
+            setting: streams
             for setting in settings
-            if (streams := _ready(stack, setting, runtime, (model, device, batches[setting[2]]))) is not None
-        ]
+            if (streams := _ready(stack, setting, runtime, (model, device, max(sizes[setting[2]])))) is not None
+        }
+        if not ready:
+            raise ModelUnsupportedError(f"{model}: no process or thread could compute with it on {runtime.device}")
+        batches: dict[int, int] = {}
+        for (_, _, threads), streams in ready.items():  # the same for all settings of as many threads
+            if threads not in batches:
+                batches[threads] = _best_size(streams, sizes[threads])
+        rates: dict[tuple[str, int, int], list[float]] = {setting: [] for setting in ready}
         for _ in range(ROUNDS):
-            for setting, one in ready:
-                rates.setdefault(setting, []).append(one.run(TURN_S))
-    if not rates:
-        raise ModelUnsupportedError(f"{model}: no process or thread could compute with it on {runtime.device}")
+            for setting, streams in ready.items():
+                rates[setting].append(streams.run(batches[setting[2]], TURN_S))
     return Plan(*_judged(rates, batches), runtime.device)
+
+
+def _finalists(runtime: Runtime) -> list[int]:
+    """The batch sizes whose predictions are the fastest."""
+    rates = rates_of(runtime, seconds=BATCH_S)
+    return sorted(sorted(rates, key=rates.__getitem__)[-FINALISTS:])
+
+
+def _best_size(streams: Streams, sizes: Sequence[int]) -> int:
+    """The batch size at which the streams of a setting are the fastest, by the medians of rounds."""
+    if len(sizes) == 1:
+        return sizes[0]
+    rounds = [{size: streams.run(size, TURN_S) for size in sizes} for _ in range(ROUNDS)]
+    return smallest({size: median(rates[size] for rates in rounds) for size in sizes}, LARGER_IS_WORTH)
 
 
 def _ready(
@@ -102,11 +124,11 @@ def _ready(
 ) -> Streams | None:
     """The streams of a setting; None where they cannot be had, as where a GPU's memory ends."""
     pool, streams, threads = setting
-    model, device, size = told
+    model, device, most = told
     try:
         if pool == "threads":
-            return _Threads(runtime, streams, size)
-        return stack.enter_context(_processes(streams, (model, device, threads, size)))
+            return _Threads(runtime, streams, most)
+        return stack.enter_context(_processes(streams, (model, device, threads, most)))
     except (_CannotStandReadyError, LabelmillError) as exc:
         log.warning("%d streams of the %s pool are left out: %s", streams, pool, exc)
         return None
@@ -141,26 +163,27 @@ def sample_file(preprocessing: Preprocessing) -> bytes:
 
 
 class _Stream:
-    """One stream's work, again and again."""
+    """One stream's work, again and again, in batches of ``most`` at the most."""
 
-    def __init__(self, runtime: Runtime, batch_size: int) -> None:
+    def __init__(self, runtime: Runtime, most: int) -> None:
         self._runtime = runtime
         self._preprocessing = runtime.card.preprocessing
         self._file = sample_file(self._preprocessing)
-        self._batch = np.zeros((batch_size, *self._preprocessing.size, 3), np.uint8)
-        self._predict()
+        self._batch = np.zeros((most, *self._preprocessing.size, 3), np.uint8)
+        self._predict(self._batch)
         decode_s = min(self._decode_first() for _ in range(3))
         # a chunk is a moment's work, and so is a batch, however large the one is that a GPU would like
         self._batch = self._batch[: max(1, int(TURN_S / decode_s))]
 
-    def run(self, seconds: float) -> float:
+    def run(self, size: int, seconds: float) -> float:
         """Images/s."""
+        batch = self._batch[:size]
         done, began = 0, time.perf_counter()
         while True:
-            for place in self._batch:
+            for place in batch:
                 decode_into(self._file, place, self._preprocessing, DecodeLimits())
-            self._predict()
-            done += len(self._batch)
+            self._predict(batch)
+            done += len(batch)
             if (taken := time.perf_counter() - began) >= seconds:
                 return done / taken
 
@@ -170,19 +193,20 @@ class _Stream:
         decode_into(self._file, self._batch[0], self._preprocessing, DecodeLimits())
         return time.perf_counter() - began
 
-    def _predict(self) -> None:
-        top(self._runtime.predict(self._batch), TOP_K).lines()
+    def _predict(self, batch: Images) -> None:
+        top(self._runtime.predict(batch), TOP_K).lines()
 
 
 class _Threads:
-    def __init__(self, runtime: Runtime, streams: int, batch_size: int) -> None:
-        self._streams = [_Stream(runtime, batch_size) for _ in range(streams)]
+    def __init__(self, runtime: Runtime, streams: int, most: int) -> None:
+        self._streams = [_Stream(runtime, most) for _ in range(streams)]
 
-    def run(self, seconds: float) -> float:
+    def run(self, size: int, seconds: float) -> float:
         """Images/s of all of them together."""
         rates: list[float] = []
         threads = [
-            threading.Thread(target=lambda stream=stream: rates.append(stream.run(seconds))) for stream in self._streams
+            threading.Thread(target=lambda stream=stream: rates.append(stream.run(size, seconds)))
+            for stream in self._streams
         ]
         for thread in threads:
             thread.start()
@@ -195,10 +219,10 @@ class _Processes:
     def __init__(self, pipes: Sequence[Connection]) -> None:
         self._pipes = pipes
 
-    def run(self, seconds: float) -> float:
+    def run(self, size: int, seconds: float) -> float:
         """Images/s of all of them together."""
         for pipe in self._pipes:
-            pipe.send(seconds)
+            pipe.send((size, seconds))
         return float(sum(pipe.recv() for pipe in self._pipes))
 
 
@@ -206,7 +230,7 @@ class _Processes:
 def _processes(streams: int, told: tuple[str, str, int, int]) -> Iterator[_Processes]:
     """Processes with a loaded model each, that wait between their turns.
 
-    ``told`` is the model, the device, the threads of one prediction and the batch size.
+    ``told`` is the model, the device, the threads of one prediction and the largest batch.
     """
     context = multiprocessing.get_context("spawn")
     pipes: list[Connection] = []
@@ -238,16 +262,16 @@ def _wait_for(pipe: Connection) -> None:
         raise _CannotStandReadyError(said)
 
 
-def _child(pipe: Connection, model: str, device: str, threads: int, batch_size: int) -> None:
+def _child(pipe: Connection, model: str, device: str, threads: int, most: int) -> None:
     try:
-        stream = _Stream(loader.load(model, threads=threads, device=device), batch_size)
+        stream = _Stream(loader.load(model, threads=threads, device=device), most)
     except LabelmillError as exc:
         pipe.send(exc.message)
         return
     pipe.send("")
     while True:
         try:
-            seconds = pipe.recv()
+            turn = pipe.recv()
         except EOFError:
             return
-        pipe.send(stream.run(seconds))
+        pipe.send(stream.run(*turn))

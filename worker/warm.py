@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
@@ -33,7 +33,7 @@ from worker.models import golden, loader
 from worker.models.runtime import Runtime
 from worker.tuning import recall
 
-__all__ = ["Warm", "current", "set_up"]
+__all__ = ["Warm", "current", "rates_of", "set_up", "smallest", "warm_up"]
 
 log = logging.getLogger(__name__)
 
@@ -181,8 +181,17 @@ def _pace(runtime: Runtime, settings: Settings) -> tuple[int, float]:
 def warm_up(runtime: Runtime, *, seconds: float = TRIAL_S) -> tuple[int, float]:
     """The batch size with the highest rate from pixels to result lines, and that rate in images/s.
 
-    Sizes take turns, and the fastest run of each counts, so that what else the machine does meanwhile decides nothing.
     Takes little more than ``seconds``, but for models that need longer for a few images.
+    """
+    rates = rates_of(runtime, seconds=seconds)
+    size = smallest(rates, WORTH_IT)
+    return size, rates[size]
+
+
+def rates_of(runtime: Runtime, *, seconds: float = TRIAL_S) -> dict[int, float]:
+    """Images/s from pixels to result lines by batch size.
+
+    Sizes take turns, and the fastest run of each counts, so that what else the machine does meanwhile decides nothing.
     """
     trials = _trials(runtime)
     until = time.perf_counter() + seconds
@@ -191,9 +200,13 @@ def warm_up(runtime: Runtime, *, seconds: float = TRIAL_S) -> tuple[int, float]:
             for _ in range(max(1, STRETCH // size)):
                 trials[size] = min(trials[size], _timed(runtime, size))
     runtime.shrink()
-    rates = {size: size / fastest_s for size, fastest_s in trials.items()}
+    return {size: size / fastest_s for size, fastest_s in trials.items()}
+
+
+def smallest(rates: Mapping[int, float], worth_it: float) -> int:
+    """The smallest batch size that is as fast as the fastest, but for a factor."""
     fastest = max(rates.values())
-    return next((size, rate) for size, rate in rates.items() if rate * WORTH_IT >= fastest)
+    return min(size for size, rate in rates.items() if rate * worth_it >= fastest)
 
 
 def _trials(runtime: Runtime) -> dict[int, float]:

@@ -60,6 +60,28 @@ def test_another_setting_must_be_much_faster_in_every_round() -> None:
         assert (found.pool, found.streams, found.threads) == best
 
 
+def test_a_larger_batch_must_be_faster_at_the_whole_work_and_by_the_median() -> None:
+    class Streams:
+        """Streams whose rates are known: one of each batch size for each round, in turns."""
+
+        def __init__(self, **rates: list[float]) -> None:
+            self._rates = {int(name.removeprefix("of_")): iter(found) for name, found in rates.items()}
+            self.sizes: list[int] = []
+
+        def run(self, size: int, seconds: float) -> float:
+            self.sizes.append(size)
+            return next(self._rates[size])
+
+    faster = Streams(of_1=[100, 100, 100, 150, 100], of_2=[104, 104, 90, 104, 104])
+    assert trials._best_size(faster, [1, 2]) == 2
+    assert faster.sizes == [1, 2] * trials.ROUNDS
+    assert trials._best_size(Streams(of_1=[100] * 5, of_2=[100.5] * 5), [1, 2]) == 1
+    assert trials._best_size(Streams(of_1=[80] * 5, of_4=[101] * 5, of_8=[101.5] * 5), [1, 4, 8]) == 4
+    alone = Streams()
+    assert trials._best_size(alone, [16]) == 16
+    assert not alone.sizes
+
+
 def test_a_setting_that_cannot_be_had_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with ExitStack() as stack:
         gone = trials._ready(stack, ("prefork", 1, 1), loader.load(MODEL), ("no-such-model", "cpu", 1))
