@@ -26,7 +26,7 @@ from worker.models.card import Preprocessing
 from worker.picture import is_on_its_side, upright
 from worker.plainjpeg import read_header, read_jpeg
 from worker.plainpng import read_plain
-from worker.resample import fill, resized_size
+from worker.resample import fill, reach, resized_size
 
 __all__ = ["MAX_PIXELS", "DecodeLimits", "decode", "decode_into"]
 
@@ -97,7 +97,10 @@ def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: Decode
         size = header.width, header.height
         _check_size(name, size, limits)
         upright_size, lying = _targets(size, header.exif, preprocessing)
-        pixels = read_jpeg(data, header, header.drafted(*lying) if preprocessing.scaled_decode else size)
+        drafted, wanted = size, None
+        if preprocessing.scaled_decode and (drafted := header.drafted(*lying)) != size:
+            wanted = reach(drafted if lying == upright_size else drafted[::-1], upright_size, preprocessing)
+        pixels = read_jpeg(data, header, drafted, wanted)
         if pixels is not None:
             return fill(pixels, upright_size, preprocessing, out)
     if name == "WEBP":

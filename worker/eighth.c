@@ -12,6 +12,8 @@
  */
 #if defined(__x86_64__) && defined(__GNUC__)
 
+#include <immintrin.h>
+
 #include "huffman.h"
 
 enum {
@@ -218,22 +220,51 @@ INLINE int32_t next_mean(Row *row, const uint8_t *data, const Token *token) {
     return row->last += value_of(data, token);
 }
 
+/* The part of a picture that is wanted, in MCUs; what is outside is only read, and not drawn. */
+typedef struct {
+    int left, top, right, bottom;
+} Window;
+
+/* An MCU of four blocks of luminance whose means are all KNOWN: the tokens before that of its sixth block, and all of
+ * them; 0: it is not such a one, or has more than LOOKED. */
+typedef struct {
+    uint32_t red, all;
+} Shape;
+enum { LOOKED = 16 };
+
+FAST INLINE Shape shape_of(const Token *token, const Token *end) {
+    if (token + LOOKED > end) return (Shape){0, 0};
+    uint32_t first = 0, odd = 0; /* a bit for each token */
+#pragma GCC unroll 4
+    for (int i = 0; i < LOOKED; i += 4) {
+        __m256i four = _mm256_loadu_si256((const __m256i *)(token + i));
+        __m256i is_first = _mm256_slli_epi64(four, 1), is_bad = _mm256_slli_epi64(four, 2);
+        __m256i is_odd = _mm256_or_si256(is_bad, _mm256_andnot_si256(_mm256_slli_epi64(four, 3), is_first));
+        first |= (uint32_t)_mm256_movemask_pd(_mm256_castsi256_pd(is_first)) << i;
+        odd |= (uint32_t)_mm256_movemask_pd(_mm256_castsi256_pd(is_odd)) << i;
+    }
+    uint32_t after = _pdep_u32(1 << 6, first); /* the seventh block is another one's */
+    if (!after || (first & 31) != 31 || odd & (after - 1)) return (Shape){0, 0};
+    return (Shape){(uint32_t)__builtin_ctz(_pdep_u32(1 << 5, first)), (uint32_t)__builtin_ctz(after)};
+}
+
 /* Lines of pixels of blocks of which only the means count. Returns whether there is doubt that they are sound. Here and
  * below, products and sums are unsigned: of a block that is not sound they may overflow, which comes to nothing. */
-FAST static int draw_means(const int32_t *restrict means, int32_t quantiser, uint8_t *restrict pixels, int count) {
+FAST static int draw_means(const int32_t *restrict means, int32_t quantiser, uint8_t *restrict pixels, ptrdiff_t count) {
     int32_t doubt = 0, most = MOST_LEVEL / quantiser;
-    for (int x = 0; x < count; x++) {
+    for (ptrdiff_t x = 0; x < count; x++) {
         doubt |= is_beyond(means[x], most);
         pixels[x] = level((int32_t)((uint32_t)means[x] * (uint32_t)quantiser + 4) >> 3);
     }
     return doubt;
 }
 
-/* Two lines of two by two pixels a block. */
+/* Two lines of two by two pixels a block, of `wide`, from one to another one. */
 FAST static int draw_quads(const int32_t *restrict means, int32_t quantiser, const uint32_t *restrict sums,
-                           uint8_t *restrict above, uint8_t *restrict below, int wide) {
+                           uint8_t *restrict above, uint8_t *restrict below, ptrdiff_t wide, ptrdiff_t from,
+                           ptrdiff_t to) {
     int32_t doubt = 0, most = MOST_LEVEL / quantiser;
-    for (int x = 0; x < wide; x++) {
+    for (ptrdiff_t x = from; x < to; x++) {
         uint32_t even[2], odd[2] = {0, 0};
         doubt |= is_beyond(means[x], most);
 #pragma GCC unroll 5
@@ -262,8 +293,8 @@ FAST static int draw_quads(const int32_t *restrict means, int32_t quantiser, con
 }
 
 /* A line of YCbCr as RGB, with the weights of ITU-R BT.601 in 16 bits. */
-FAST static void to_rgb(const uint8_t *y, const uint8_t *blue, const uint8_t *red, uint8_t *to, int width) {
-    for (int x = 0; x < width; x++) {
+FAST static void to_rgb(const uint8_t *y, const uint8_t *blue, const uint8_t *red, uint8_t *to, ptrdiff_t width) {
+    for (ptrdiff_t x = 0; x < width; x++) {
         int32_t luma = y[x], cb = blue[x] - 128, cr = red[x] - 128;
         int32_t r = luma + ((91881 * cr + 32768) >> 16);
         int32_t g = luma + ((-22554 * cb - 46802 * cr + 32768) >> 16);
@@ -291,11 +322,15 @@ INLINE int is_end(const Segment *segment, const Token *token) {
 }
 
 /* The picture, of MCUs of `across` x `down` blocks of luminance beside one of each chrominance. */
-INLINE int draw(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory, int across, int down, int parts) {
+FAST INLINE int draw(const File *file, const Scan *scan, Window window, uint8_t *result, uint8_t *memory, int across,
+                     int down, int parts) {
     int wide = in_blocks(file->width, across), high = in_blocks(file->height, down);
     int width = in_blocks(file->width, 1), height = in_blocks(file->height, 1);
     int is_quad = across == 2 && down == 2 && parts > 1, luma = across * down;
     ptrdiff_t stride = (ptrdiff_t)wide * across;
+    /* of a line, in blocks of luminance, and in pixels */
+    ptrdiff_t from = (ptrdiff_t)window.left * across, count = (ptrdiff_t)window.right * across - from;
+    ptrdiff_t drawn = width - from < count ? width - from : count;
     const uint8_t *data = scan->data;
     Row rows[PARTS];
     for (int i = 0; i < parts; i++) {
@@ -313,7 +348,8 @@ INLINE int draw(const File *file, const Scan *scan, uint8_t *result, uint8_t *me
     const Token *token = run->tokens;
     int doubt = 0, left = file->interval;
     for (int line = 0; line < high; line++) {
-        for (int i = 1; is_quad && i < parts; i++) memset(rows[i].sums, 0, SUMS * wide * sizeof *rows[i].sums);
+        int is_drawn = line >= window.top && line < window.bottom;
+        for (int i = 1; is_quad && is_drawn && i < parts; i++) memset(rows[i].sums, 0, SUMS * wide * sizeof *rows[i].sums);
         for (int column = 0; column < wide; column++, left--) {
             if (file->interval && !left) {
                 if (!is_end(segment, token)) return 0;
@@ -327,6 +363,16 @@ INLINE int draw(const File *file, const Scan *scan, uint8_t *result, uint8_t *me
                 if (!run->next) return 0;
                 run = &scan->runs[run->next];
                 token = run->tokens;
+            }
+            if (is_quad && !(is_drawn && column >= window.left && column < window.right)) {
+                Shape shape = shape_of(token, run->end);
+                if (shape.all) { /* only the means count for those that follow */
+                    for (int block = 0; block < 4; block++) rows[0].last += known_of(token[block].step);
+                    rows[1].last += known_of(token[4].step);
+                    rows[2].last += known_of(token[shape.red].step);
+                    token += shape.all;
+                    continue;
+                }
             }
             Step all = FIRST, any = 0;
             for (int block = 0; block < luma; block++) all &= token[block].step, any |= token[block].step;
@@ -349,12 +395,17 @@ INLINE int draw(const File *file, const Scan *scan, uint8_t *result, uint8_t *me
                 }
             }
         }
-        doubt |= draw_means(rows[0].means, rows[0].quantiser, rows[0].pixels, (int)stride * down);
+        if (!is_drawn) continue;
+        for (int y = 0; y < down; y++) {
+            ptrdiff_t place = y * stride + from;
+            doubt |= draw_means(rows[0].means + place, rows[0].quantiser, rows[0].pixels + place, count);
+        }
         for (int i = 1; i < parts; i++) {
             const Row *row = &rows[i];
             uint8_t *pixels = row->pixels;
             if (is_quad) {
-                doubt |= draw_quads(row->means, row->quantiser, row->sums, pixels, pixels + stride, wide);
+                doubt |= draw_quads(row->means, row->quantiser, row->sums, pixels, pixels + stride, wide, window.left,
+                                    window.right);
                 continue;
             }
             doubt |= draw_means(row->means, row->quantiser, pixels, wide);
@@ -362,35 +413,35 @@ INLINE int draw(const File *file, const Scan *scan, uint8_t *result, uint8_t *me
         }
         if (doubt) return 0;
         for (int y = 0; y < down && line * down + y < height; y++) {
-            uint8_t *to = result + (ptrdiff_t)(line * down + y) * width * parts;
-            ptrdiff_t chroma = is_quad ? y * stride : 0; /* else one line is for both */
+            uint8_t *to = result + ((ptrdiff_t)(line * down + y) * width + from) * parts;
+            ptrdiff_t place = y * stride + from, chroma = is_quad ? place : from; /* else one line is for both */
             if (parts == 1)
-                memcpy(to, rows[0].pixels, width);
+                memcpy(to, rows[0].pixels + place, drawn);
             else
-                to_rgb(rows[0].pixels + y * stride, rows[1].pixels + chroma, rows[2].pixels + chroma, to, width);
+                to_rgb(rows[0].pixels + place, rows[1].pixels + chroma, rows[2].pixels + chroma, to, drawn);
         }
     }
     return is_end(segment, token);
 }
 
-FAST static int draw_grey(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory) {
-    return draw(file, scan, result, memory, 1, 1, 1);
+FAST static int draw_grey(const File *file, const Scan *scan, Window window, uint8_t *result, uint8_t *memory) {
+    return draw(file, scan, window, result, memory, 1, 1, 1);
 }
 
-FAST static int draw_444(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory) {
-    return draw(file, scan, result, memory, 1, 1, PARTS);
+FAST static int draw_444(const File *file, const Scan *scan, Window window, uint8_t *result, uint8_t *memory) {
+    return draw(file, scan, window, result, memory, 1, 1, PARTS);
 }
 
-FAST static int draw_422(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory) {
-    return draw(file, scan, result, memory, 2, 1, PARTS);
+FAST static int draw_422(const File *file, const Scan *scan, Window window, uint8_t *result, uint8_t *memory) {
+    return draw(file, scan, window, result, memory, 2, 1, PARTS);
 }
 
-FAST static int draw_440(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory) {
-    return draw(file, scan, result, memory, 1, 2, PARTS);
+FAST static int draw_440(const File *file, const Scan *scan, Window window, uint8_t *result, uint8_t *memory) {
+    return draw(file, scan, window, result, memory, 1, 2, PARTS);
 }
 
-FAST static int draw_420(const File *file, const Scan *scan, uint8_t *result, uint8_t *memory) {
-    return draw(file, scan, result, memory, 2, 2, PARTS);
+FAST static int draw_420(const File *file, const Scan *scan, Window window, uint8_t *result, uint8_t *memory) {
+    return draw(file, scan, window, result, memory, 2, 2, PARTS);
 }
 
 /* What a file of a size may need: blocks of a picture; tokens, one for each block, as many again that are read in vain
@@ -450,10 +501,11 @@ ptrdiff_t labelmill_eighth_memory(ptrdiff_t size, int32_t width, int32_t height,
            needs.runs * (ptrdiff_t)sizeof(Run) + size + MARGIN + needs.tokens * (ptrdiff_t)sizeof(Token) + rows + 40 * ALIGNED;
 }
 
-/* A picture of `width` x `height` pixels into `result`, an eighth of that each, rounded up, and `parts` bytes a pixel.
+/* A picture of `width` x `height` pixels into `result`, an eighth of that each, rounded up, and `parts` bytes a pixel; of
+ * it what lies from `left` and `top` to before `right` and `bottom`, in pixels of the result: the others may hold anything.
  * Returns whether it was: what is not a sound file of this size, its result holds anything. */
-int labelmill_eighth(const uint8_t *data, ptrdiff_t size, int32_t width, int32_t height, int32_t parts, uint8_t *result,
-                     uint8_t *memory) {
+int labelmill_eighth(const uint8_t *data, ptrdiff_t size, int32_t width, int32_t height, int32_t parts, int32_t left,
+                     int32_t top, int32_t right, int32_t bottom, uint8_t *result, uint8_t *memory) {
     File *file = taken(&memory, sizeof *file);
     Scan *scan = taken(&memory, sizeof *scan);
     memset(file, 0, sizeof *file);
@@ -482,9 +534,10 @@ int labelmill_eighth(const uint8_t *data, ptrdiff_t size, int32_t width, int32_t
     scan->slab = taken(&memory, (size_t)needs.tokens * sizeof *scan->slab);
     scan->slabs_end = scan->slab + (most < needs.tokens ? most : needs.tokens);
     if (!read_scan(scan)) return 0;
-    if (parts == 1) return draw_grey(file, scan, result, memory);
-    if (across == 1) return (down == 1 ? draw_444 : draw_440)(file, scan, result, memory);
-    return (down == 1 ? draw_422 : draw_420)(file, scan, result, memory);
+    Window window = {left / across, top / down, (right + across - 1) / across, (bottom + down - 1) / down};
+    if (parts == 1) return draw_grey(file, scan, window, result, memory);
+    if (across == 1) return (down == 1 ? draw_444 : draw_440)(file, scan, window, result, memory);
+    return (down == 1 ? draw_422 : draw_420)(file, scan, window, result, memory);
 }
 
 #endif

@@ -76,8 +76,8 @@ typedef uint32_t State;
 
 /* A step whose value is of use, and the bit of the scan where it begins. */
 typedef struct {
-    Step step;
     uint32_t at;
+    Step step;
 } Token;
 
 /* The tokens of MCUs that follow each other. At `end` there is one more, of what follows. */
@@ -143,9 +143,12 @@ INLINE int32_t extended(uint64_t bits, int length, int size) {
     return raw + (is_negative & (1 - (1 << size)));
 }
 
+/* The value of the first symbol of a step that is KNOWN. */
+INLINE int32_t known_of(Step step) { return (int32_t)(step << 4) >> 20; }
+
 /* The value of a token's symbol. */
 INLINE int32_t value_of(const uint8_t *data, const Token *token) {
-    if (__builtin_expect(!!(token->step & KNOWN), 1)) return (int32_t)(token->step << 4) >> 20;
+    if (__builtin_expect(!!(token->step & KNOWN), 1)) return known_of(token->step);
     return extended(bits_from(data, token->at), token->step >> 16 & 31, token->step >> 21 & 15);
 }
 
@@ -290,7 +293,7 @@ INLINE void take_step(const Scan *scan, uint64_t *bits, uint64_t *at, State *sta
         *state = found.state;
         *bits = bits_from(scan->data, *at);
     }
-    **to = (Token){step, (uint32_t)*at};
+    **to = (Token){(uint32_t)*at, step};
     *to += step >> 31;
     *at += bits_of(step);
     *bits <<= bits_of(step);
@@ -356,7 +359,7 @@ static int begin(Scan *scan, Cursor *cursor, int next) {
 
 static void end(Scan *scan, Cursor *cursor) {
     scan->runs[cursor->run].end = cursor->to;
-    *cursor->to++ = (Token){FIRST, (uint32_t)cursor->at};
+    *cursor->to++ = (Token){(uint32_t)cursor->at, FIRST};
     cursor->run = 0;
 }
 

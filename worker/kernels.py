@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.picture import Pixels
+from worker.picture import Box, Pixels
 from worker.rooms import room
 
 __all__ = ["Kernel", "Taps", "built", "kernel"]
@@ -75,7 +75,7 @@ class Kernel:
         self._down.argtypes = (pointer, size, number, axis, pointer, size)
         self._across.restype = self._down.restype = None
         self._eighth, self._eighth_memory = library.labelmill_eighth, library.labelmill_eighth_memory
-        self._eighth.argtypes = (ctypes.c_char_p, size, number, number, number, pointer, pointer)
+        self._eighth.argtypes = (ctypes.c_char_p, size, *7 * (number,), pointer, pointer)
         self._eighth_memory.argtypes, self._eighth_memory.restype = (size, number, number, number), size
 
     def resample(self, source: Pixels, across: Taps, down: Taps, *, is_down_first: bool) -> Pixels:
@@ -99,16 +99,21 @@ class Kernel:
             self._pass_down(middle, down, result)
         return result
 
-    def eighth(self, data: bytes, width: int, height: int, channels: int) -> Pixels | None:
+    def eighth(self, data: bytes, width: int, height: int, channels: int, wanted: Box | None = None) -> Pixels | None:
         """A JPEG of ``width`` x ``height`` pixels at an eighth: uint8[height / 8, width / 8, channels], rounded up.
 
+        ``wanted`` is a part of the result, in its pixels; what is outside may hold anything.
         ``None``: it is not a sound baseline file of this size, in YCbCr or grey, with chrominance of the whole or half
         the size.
         """
         result = np.empty((-(-height // 8), -(-width // 8), channels), np.uint8)
         size = self._eighth_memory(len(data), width, height, channels)
         memory = room("eighth", size, dtype=np.uint8, kept=MOST_EIGHTH)
-        is_read = self._eighth(data, len(data), width, height, channels, result.ctypes.data, memory.ctypes.data)
+        left, top, right, bottom = box = wanted or (0, 0, result.shape[1], result.shape[0])
+        if not (0 <= left < right <= result.shape[1] and 0 <= top < bottom <= result.shape[0]):
+            raise ValueError(f"the part {box} of {result.shape[1]} x {result.shape[0]} pixels")
+        goal, room_for = result.ctypes.data, memory.ctypes.data
+        is_read = self._eighth(data, len(data), width, height, channels, *box, goal, room_for)
         return result if is_read else None
 
     def _pass_across(self, source: Pixels, taps: Taps, result: Pixels) -> None:

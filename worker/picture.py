@@ -17,6 +17,7 @@ __all__ = [
     "Box",
     "Picture",
     "Pixels",
+    "as_it_lies",
     "channels_of",
     "cut",
     "is_on_its_side",
@@ -70,6 +71,17 @@ def turned(pixels: Pixels, exif: bytes | None) -> Pixels:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels
+
+
+def as_it_lies(box: Box, size: tuple[int, int], exif: bytes | None) -> Box:
+    """The part of a picture that :func:`turned` brings to ``box`` of the upright one, of (width, height) ``size``."""
+    (left, top, right, bottom), (width, height) = box, size
+    orientation = _orientation(exif)
+    if orientation in (2, 3, 6, 7):
+        left, right = width - right, width - left
+    if orientation in (3, 4, 7, 8):
+        top, bottom = height - bottom, height - top
+    return (top, left, bottom, right) if 5 <= orientation <= 8 else (left, top, right, bottom)
 
 
 def size_of(picture: Picture) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import simplejpeg
 
 from worker.kernels import kernel
-from worker.picture import Pixels, turned
+from worker.picture import Box, Pixels, as_it_lies, is_on_its_side, turned
 
 __all__ = ["Header", "read_header", "read_jpeg"]
 
@@ -71,19 +71,23 @@ def read_header(data: bytes) -> Header | None:
         return None
 
 
-def read_jpeg(data: bytes, header: Header, size: tuple[int, int]) -> Pixels | None:
+def read_jpeg(data: bytes, header: Header, size: tuple[int, int], wanted: Box | None = None) -> Pixels | None:
     """The upright pixels of a JPEG file; ``None`` leaves them to Pillow.
 
-    They are uint8[height, width, 3], or 1 channel for grey. ``size`` is the (width, height) of the picture, or of a
-    smaller scale of it (:meth:`Header.drafted`).
+    They are uint8[height, width, 3], or 1 channel for grey. ``size`` is the (width, height) of the picture as it lies,
+    or of a smaller scale of it (:meth:`Header.drafted`). Outside of ``wanted``, a part of the upright one, pixels may
+    hold anything.
     """
     declared = header.width, header.height
     is_smaller = size != declared
     if is_smaller and max(declared) < SCALES:
         return None
     compiled = kernel() if is_smaller and size == tuple(-(-side // SCALES) for side in declared) else None
-    if compiled and (found := compiled.eighth(data, *declared, header.components)) is not None:
-        return turned(found, header.exif)
+    if compiled:
+        part = as_it_lies(wanted, size[::-1] if is_on_its_side(header.exif) else size, header.exif) if wanted else None
+        found = compiled.eighth(data, *declared, header.components, part)
+        if found is not None:
+            return turned(found, header.exif)
     try:
         # the smallest scale that gives as much is the one that was chosen: no other has a result of this size
         pixels: Pixels = simplejpeg.decode_jpeg(data, _SPACES[header.components], min_width=size[0], min_height=size[1])

@@ -27,7 +27,7 @@ from worker.models.card import Interpolation, Preprocessing
 from worker.picture import Box, Picture, Pixels, channels_of, cut, pixels_of, planes, size_of
 from worker.rooms import room
 
-__all__ = ["fill", "resized_size"]
+__all__ = ["fill", "reach", "resized_size"]
 
 #: Bits of a weight in Pillow.
 PRECISION_BITS = 22
@@ -37,6 +37,8 @@ LEAST_BAND, BAND, BAND_SOURCE = 4, 16, 48
 WEIGHTS = 1 << 16
 #: Weights of an axis that are computed at the most; more are those of a line of millions of pixels.
 MOST_WEIGHTS = 1 << 24
+#: Pixels of an axis up to which it is looked for what of them counts.
+MOST_REACHED = 1 << 12
 #: Axes whose weights are kept: 25 kB for 500 pixels, 110 kB for 4,000, and 700 kB at the most.
 KEPT_AXES = 32
 #: Values that are taken from the source at once in float32: about what a core's cache holds.
@@ -138,6 +140,18 @@ def fill(picture: Picture, resized: tuple[int, int], preprocessing: Preprocessin
     found = _resample(picture, across, down, preprocessing.interpolation)
     for channel in range(3):
         out[:, :, 2 - channel if is_bgr else channel] = found[channel % len(found)]
+
+
+def reach(source: tuple[int, int], resized: tuple[int, int], preprocessing: Preprocessing) -> Box:
+    """The part of a picture of a size, ``(width, height)``, that :func:`fill` looks at."""
+    height, width = preprocessing.size
+    across, down = _axis(source[0], resized[0], width), _axis(source[1], resized[1], height)
+    if resized == source:
+        return _box(across, down)
+    if preprocessing.interpolation == "nearest" or max(across.source, down.source) > MOST_REACHED:
+        return 0, 0, *source
+    columns, rows = (_kept_taps(axis, preprocessing.interpolation) for axis in (across, down))
+    return columns.start, rows.start, columns.stop, rows.stop
 
 
 def _axis(source: int, resized: int, crop: int) -> _Axis:

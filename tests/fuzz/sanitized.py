@@ -68,13 +68,15 @@ def main(library: Path, arguments: list[str]) -> None:
     kernel, outcome = use(library), child.outcome
 
     def at_an_eighth_too(data: bytes, number: int) -> str:
-        """What workers make of it; and an eighth of it, which they would read of larger ones only."""
+        """What workers make of it; and an eighth of it and of a part, which they would read of larger ones only."""
         at = data.find(FRAME)
         if 0 <= at <= len(data) - 9:
             height, width = struct.unpack_from(">HH", data, at + 5)
             if 0 < height * width <= child.LIMITS.max_pixels:
+                right, bottom = -(-width // 8), -(-height // 8)
                 for channels in (1, 3):
-                    kernel.eighth(data, width, height, channels)
+                    for wanted in (None, (right // 4, bottom // 4, -(-3 * right // 4), -(-3 * bottom // 4))):
+                        kernel.eighth(data, width, height, channels, wanted)
         return outcome(data, number)
 
     child.outcome = at_an_eighth_too

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.support.pictures import saved
 from worker.decode import decode
 from worker.kernels import Kernel
 from worker.models.card import Preprocessing
+from worker.picture import Box, Pixels
 
 #: Widths and heights around those of blocks and MCUs, and ones with rows of many.
 SIZES = [(8, 8), (9, 17), (15, 16), (17, 31), (64, 48), (161, 133), (200, 10), (10, 200), (640, 480)]
@@ -31,13 +33,13 @@ FACTORS = 11
 
 
 @pytest.fixture(scope="module")
-def eighth() -> Callable[[bytes], NDArray[np.uint8] | None]:
-    """Reads a file, whose size and channels are as Pillow says."""
+def eighth() -> Callable[..., NDArray[np.uint8] | None]:
+    """Reads a file, or a part of it, whose size and channels are as Pillow says."""
     read: Kernel = compiled()
 
-    def of(data: bytes) -> NDArray[np.uint8] | None:
+    def of(data: bytes, wanted: Box | None = None) -> NDArray[np.uint8] | None:
         image = Image.open(BytesIO(data))
-        return read.eighth(data, *image.size, len(image.getbands()))
+        return read.eighth(data, *image.size, len(image.getbands()), wanted)
 
     return of
 
@@ -122,6 +124,38 @@ def test_segments_may_be_of_a_few_bits(kind: str, interval: int, eighth: Any, mo
         found = eighth(data)
         assert found is not None, quality
         assert np.array_equal(found, drafted(data))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 7}], ids=str)
+def test_of_a_part_the_pixels_are_the_same(kind: str, options: dict[str, Any], eighth: Any) -> None:
+    rng = random.Random(3)
+    for size, noise in ((1000, 640), 12), ((801, 1203), 60), ((161, 133), 12), ((9, 17), 255), ((2000, 16), 3):
+        data = jpeg(texture(size, noise), kind, quality=90, **options)
+        whole = drafted(data)
+        for box in [(0, 0, 1, 1), (0, 0, *whole.shape[1::-1]), *(part_of(whole, rng) for _ in range(12))]:
+            found = eighth(data, box)
+            assert found is not None
+            assert np.array_equal(inside(found, box), inside(whole, box)), (size, box)
+
+
+def part_of(pixels: Pixels, rng: random.Random) -> Box:
+    """Any part of a picture."""
+    (left, right), (top, bottom) = (sorted(rng.sample(range(side + 1), 2)) for side in pixels.shape[1::-1])
+    return left, top, right, bottom
+
+
+def inside(pixels: Pixels, box: Box) -> Pixels:
+    """The part of a picture."""
+    left, top, right, bottom = box
+    return pixels[top:bottom, left:right]
+
+
+def test_a_part_must_be_one(eighth: Any) -> None:
+    data = saved(texture((64, 48), 12), "JPEG")
+    for box in ((0, 0, 9, 6), (0, 0, 8, 7), (-1, 0, 8, 6), (0, -1, 8, 6), (4, 0, 4, 6), (0, 5, 8, 3)):
+        with pytest.raises(ValueError, match=r"the part .* of 8 x 6 pixels"):
+            eighth(data, box)
 
 
 def test_a_scan_that_goes_on_behind_the_picture_is_not_read_to_its_end() -> None:
@@ -209,7 +243,7 @@ def test_of_other_kinds_it_takes_none_or_the_same(options: dict[str, Any], eight
 
 def test_what_it_takes_of_damaged_files_is_what_libjpeg_turbo_makes_of_them(eighth: Any) -> None:
     rng = random.Random(7)
-    taken = refused = 0
+    taken = refused = parts = 0
     for number in range(1500):
         size = rng.choice(SIZES if number % 5 == 0 else SIZES[:-1])
         data = bytearray(
@@ -226,12 +260,21 @@ def test_what_it_takes_of_damaged_files_is_what_libjpeg_turbo_makes_of_them(eigh
             found = eighth(bytes(data))
         except OSError:  # Pillow sees no image in it
             continue
+        box = part_of(np.zeros([-(-side // 8) for side in size[::-1]]), rng)
+        try:
+            part = eighth(bytes(data), box)
+        except ValueError:  # the damage is in what it says of its size
+            part = None
+        if part is not None:
+            parts += 1
+            assert np.array_equal(inside(part, box), inside(drafted(bytes(data)), box)), (number, box)
         if found is None:
             refused += 1
             continue
         taken += 1
         assert np.array_equal(found, drafted(bytes(data))), number
     assert taken > 200
+    assert parts >= taken
     assert refused > 500
 
 
@@ -346,3 +389,41 @@ def test_a_large_photograph_comes_out_upright_and_the_same_either_way(orientatio
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("worker.decode.read_jpeg", lambda *_: None)
         assert np.array_equal(found, decode(data, card))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1600, 1100), (1100, 1600), (2403, 1100)], ids=str)
+@pytest.mark.parametrize(
+    "card",
+    [
+        Preprocessing(resize=128, crop=(112, 112), interpolation="bicubic", scaled_decode=True),
+        Preprocessing(resize=125, crop=(20, 90), interpolation="bilinear", scaled_decode=True),
+        Preprocessing(resize=(60, 120), crop=(60, 200), interpolation="lanczos", scaled_decode=True),
+        Preprocessing(resize=100, crop=(64, 64), interpolation="nearest", scaled_decode=True),
+    ],
+    ids=lambda card: card.interpolation,
+)
+def test_nothing_outside_of_the_wanted_part_comes_into_the_result(
+    card: Preprocessing, size: tuple[int, int], orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, parts = compiled(), []
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(texture(size, 12), "JPEG", exif=exif)
+
+    def spoiled(data: bytes, width: int, height: int, channels: int, wanted: Box | None = None) -> Pixels:
+        """The wanted part between pixels of noise."""
+        found = read.eighth(data, width, height, channels, wanted)
+        assert found is not None
+        assert wanted is not None
+        noise = np.random.default_rng(1).integers(0, 256, found.shape, np.uint8)
+        inside(noise, wanted)[...] = inside(found, wanted)
+        parts.append(inside(found, wanted).size / found.size)
+        return noise
+
+    monkeypatch.setattr("worker.plainjpeg.kernel", lambda: SimpleNamespace(eighth=spoiled))
+    found = decode(data, card)
+    assert len(parts) == 1
+    assert card.interpolation in ("lanczos", "nearest") or parts[0] < 0.8  # those want the whole
+    monkeypatch.setattr("worker.plainjpeg.kernel", lambda: None)
+    assert np.array_equal(found, decode(data, card))
