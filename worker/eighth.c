@@ -243,8 +243,9 @@ FAST INLINE Shape shape_of(const Token *token, const Token *end) {
         first |= (uint32_t)_mm256_movemask_pd(_mm256_castsi256_pd(is_first)) << i;
         odd |= (uint32_t)_mm256_movemask_pd(_mm256_castsi256_pd(is_odd)) << i;
     }
-    uint32_t after = _pdep_u32(1 << 6, first); /* the seventh block is another one's */
-    if (!after || (first & 31) != 31 || odd & (after - 1)) return (Shape){0, 0};
+    /* the seventh block is another one's; before the fifth there are no tokens but first ones, or else bad ones */
+    uint32_t after = _pdep_u32(1 << 6, first);
+    if (!after || odd & (after - 1)) return (Shape){0, 0};
     return (Shape){(uint32_t)__builtin_ctz(_pdep_u32(1 << 5, first)), (uint32_t)__builtin_ctz(after)};
 }
 
