@@ -21,7 +21,7 @@ from jobs.items import Item
 from worker.decode import DecodeLimits, decode_into
 from worker.engine import Engine
 from worker.export.prepare import prepare
-from worker.trials import sample_file
+from worker.pace import sample_file
 
 WAYS = {"kept": True, "taken anew": False}
 PROCESSES = 8

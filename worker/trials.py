@@ -9,42 +9,29 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from io import BytesIO
 from multiprocessing.connection import Connection
-from statistics import median
 from typing import Any, Protocol
 
-import numpy as np
-from PIL import Image
-
 from jobs.errors import LabelmillError, ModelUnsupportedError
-from worker.decode import DecodeLimits, decode_into
-from worker.engine import top
 from worker.models import loader
-from worker.models.card import Preprocessing
-from worker.models.runtime import Images, Runtime
+from worker.models.runtime import Runtime
+from worker.pace import Work, compared, near, predicting, smallest
 from worker.tuning import Plan, Trial
-from worker.warm import TOP_K, rates_of, smallest
 
-__all__ = ["make_plan", "sample_file", "settings_of"]
+__all__ = ["make_plan", "settings_of"]
 
 log = logging.getLogger(__name__)
 
 #: Rounds, and seconds of each setting, or batch size, in a round.
 ROUNDS, TURN_S = 5, 0.15
-#: Seconds in which batch sizes are compared by prediction alone, and how many of them are then compared in full: beside
+#: Seconds in which the predictions of batch sizes are timed, for the few that are compared on the whole work: beside
 #: decoding and other streams, which take the caches, other sizes may be better.
-BATCH_S, FINALISTS = 0.5, 3
-#: A larger batch must be this much faster there to be taken.
-LARGER_IS_WORTH = 1.01
+BATCH_S = 0.5
 #: A setting other than one process a core, one thread each, must be this much faster, in every round, to be taken:
 #: processes are ended one by one where one hangs or dies, and what is measured for a moment may be luck.
 WORTH_IT = 1.1
-#: (width, height) in pixels of the picture that is decoded, and its smallest input's.
-PHOTO, SMALL = (500, 375), 64
 #: Processes at most that are tried on one GPU: each has a context of its own there, of some hundred megabytes.
 MOST_ON_GPU = 16
 
@@ -81,9 +68,9 @@ def make_plan(model: str, cores: int, device: str = "cpu") -> Plan:
     """Measure every setting that can be had; takes some seconds. Raises :class:`~jobs.errors.ModelFileError`."""
     runtime = loader.load(model, device=device)
     settings = settings_of(cores, runtime.device)
-    sizes = {1: _finalists(runtime)}
+    sizes = {1: near(predicting(runtime, seconds=BATCH_S))}
     for threads in sorted({threads for _, _, threads in settings} - {1}):
-        sizes[threads] = _finalists(loader.load(model, threads=threads, device=device))
+        sizes[threads] = near(predicting(loader.load(model, threads=threads, device=device), seconds=BATCH_S))
     if len(sizes) > 1:
         runtime = loader.load(model, device=device)  # torch has one number of threads, that of the last load
     with ExitStack() as stack:
@@ -97,26 +84,13 @@ def make_plan(model: str, cores: int, device: str = "cpu") -> Plan:
         batches: dict[int, int] = {}
         for (_, _, threads), streams in ready.items():  # the same for all settings of as many threads
             if threads not in batches:
-                batches[threads] = _best_size(streams, sizes[threads])
+                batches[threads] = smallest(compared(streams.run, sizes[threads], rounds=ROUNDS, turn_s=TURN_S))
         rates: dict[tuple[str, int, int], list[float]] = {setting: [] for setting in ready}
         for _ in range(ROUNDS):
             for setting, streams in ready.items():
                 rates[setting].append(streams.run(batches[setting[2]], TURN_S))
-    return Plan(*_judged(rates, batches), runtime.device)
-
-
-def _finalists(runtime: Runtime) -> list[int]:
-    """The batch sizes whose predictions are the fastest."""
-    rates = rates_of(runtime, seconds=BATCH_S)
-    return sorted(sorted(rates, key=rates.__getitem__)[-FINALISTS:])
-
-
-def _best_size(streams: Streams, sizes: Sequence[int]) -> int:
-    """The batch size at which the streams of a setting are the fastest, by the medians of rounds."""
-    if len(sizes) == 1:
-        return sizes[0]
-    rounds = [{size: streams.run(size, TURN_S) for size in sizes} for _ in range(ROUNDS)]
-    return smallest({size: median(rates[size] for rates in rounds) for size in sizes}, LARGER_IS_WORTH)
+    best, trials = _judged(rates, batches)
+    return Plan(best, trials, runtime.device, tuple(sizes[best.threads]))
 
 
 def _ready(
@@ -151,55 +125,15 @@ def _judged(
     return trials[best], tuple(trials.values())
 
 
-def sample_file(preprocessing: Preprocessing) -> bytes:
-    """A picture as they may come: a JPEG of 500 x 375, or for small inputs a PNG of their size."""
-    height, width = preprocessing.size
-    is_small = min(height, width) < SMALL
-    grain = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
-    picture = Image.fromarray(grain).resize((width, height) if is_small else PHOTO, Image.Resampling.BICUBIC)
-    file = BytesIO()
-    picture.save(file, "PNG" if is_small else "JPEG", quality=90)
-    return file.getvalue()
-
-
-class _Stream:
-    """One stream's work, again and again, in batches of ``most`` at the most."""
-
-    def __init__(self, runtime: Runtime, most: int) -> None:
-        self._runtime = runtime
-        self._preprocessing = runtime.card.preprocessing
-        self._file = sample_file(self._preprocessing)
-        self._batch = np.zeros((most, *self._preprocessing.size, 3), np.uint8)
-        self._predict(self._batch)
-        decode_s = min(self._decode_first() for _ in range(3))
-        # a chunk is a moment's work, and so is a batch, however large the one is that a GPU would like
-        self._batch = self._batch[: max(1, int(TURN_S / decode_s))]
-
-    def run(self, size: int, seconds: float) -> float:
-        """Images/s."""
-        batch = self._batch[:size]
-        done, began = 0, time.perf_counter()
-        while True:
-            for place in batch:
-                decode_into(self._file, place, self._preprocessing, DecodeLimits())
-            self._predict(batch)
-            done += len(batch)
-            if (taken := time.perf_counter() - began) >= seconds:
-                return done / taken
-
-    def _decode_first(self) -> float:
-        """Seconds for one image."""
-        began = time.perf_counter()
-        decode_into(self._file, self._batch[0], self._preprocessing, DecodeLimits())
-        return time.perf_counter() - began
-
-    def _predict(self, batch: Images) -> None:
-        top(self._runtime.predict(batch), TOP_K).lines()
+def _stream(runtime: Runtime, most: int) -> Work:
+    work = Work(runtime, most)
+    work.limit(TURN_S)
+    return work
 
 
 class _Threads:
     def __init__(self, runtime: Runtime, streams: int, most: int) -> None:
-        self._streams = [_Stream(runtime, most) for _ in range(streams)]
+        self._streams = [_stream(runtime, most) for _ in range(streams)]
 
     def run(self, size: int, seconds: float) -> float:
         """Images/s of all of them together."""
@@ -264,7 +198,7 @@ def _wait_for(pipe: Connection) -> None:
 
 def _child(pipe: Connection, model: str, device: str, threads: int, most: int) -> None:
     try:
-        stream = _Stream(loader.load(model, threads=threads, device=device), most)
+        stream = _stream(loader.load(model, threads=threads, device=device), most)
     except LabelmillError as exc:
         pipe.send(exc.message)
         return

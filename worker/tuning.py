@@ -55,11 +55,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """The setting to work with, those that were tried, and the device that computed."""
+    """The setting to work with, those that were tried, and the device that computed.
+
+    ``near`` are the batch sizes that may be the best at another time: each process compares them when it starts.
+    """
 
     best: Trial
     trials: tuple[Trial, ...] = field(default=())
     device: str = "cpu"
+    near: tuple[int, ...] = ()
 
     @property
     def stream_images_per_s(self) -> float:
@@ -188,4 +192,5 @@ def _made_by_child(name_or_file: str, model_dir: Path | None, device: str) -> Pl
 
 def _plan(text: bytes) -> Plan:
     found: dict[str, Any] = orjson.loads(text)
-    return Plan(Trial(**found["best"]), tuple(Trial(**trial) for trial in found["trials"]), found["device"])
+    trials = tuple(Trial(**trial) for trial in found["trials"])
+    return Plan(Trial(**found["best"]), trials, found["device"], tuple(found["near"]))

@@ -9,47 +9,38 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from jobs.connection import connect
-from jobs.errors import ModelFileError, ModelNotServedError, ModelRunError
+from jobs.errors import ModelFileError, ModelNotServedError
 from jobs.lanes import interactive, served_by
 from jobs.ledger import Ledger
 from jobs.patience import Patience
 from jobs.settings import Settings
 from worker.decode import DecodeLimits, decode_into
-from worker.engine import ChunkResult, Engine, top
+from worker.engine import ChunkResult, Engine
 from worker.fetch import Fetcher
 from worker.kernels import kernel
 from worker.leases import LeaseKeeper
 from worker.metrics import Meter, NoMeter, make_meter
 from worker.models import golden, loader
 from worker.models.runtime import Runtime
+from worker.pace import Work, compared, near, predicting, smallest
 from worker.tuning import recall
 
-__all__ = ["Warm", "current", "rates_of", "set_up", "smallest", "warm_up"]
+__all__ = ["Warm", "current", "set_up"]
 
 log = logging.getLogger(__name__)
 
-#: Batch sizes tried at warm-up, and the seconds spent on all of them together.
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+#: Without a plan: seconds in which predictions of all batch sizes are timed.
 TRIAL_S = 0.3
-#: Images that a size predicts in a row at the least: the first of them bring its memory back into the core's caches.
-STRETCH = 8
-#: On a GPU, which more images fill. Not measured: no GPU was at hand.
-GPU_BATCH_SIZES = (*BATCH_SIZES, 128, 256, 512)
-#: A larger batch must be this much faster to be taken: it costs latency and memory.
-WORTH_IT = 1.02
-#: One that is slower by this factor ends the search.
-HOPELESS = 1.15
-#: Labels of each image that are ranked meanwhile.
-TOP_K = 5
+#: At each start: rounds, and seconds of each of the batch sizes that may be the best, in a round. Of a model that needs
+#: longer for a batch, what the plan says stays.
+ROUNDS, TURN_S = 5, 0.03
 
 
 @dataclass(frozen=True)
@@ -167,70 +158,26 @@ def _set_up(
 
 def _pace(runtime: Runtime, settings: Settings) -> tuple[int, float]:
     """The batch size to work with, and the images/s of one stream: as told, as measured before, or measured now."""
-    plan = recall(runtime.digest, settings.device) if settings.tune == "auto" else None
-    is_mine = plan and (plan.device, plan.best.threads) == (runtime.device, settings.threads or 1)
-    if plan and is_mine and not settings.batch_size:
-        runtime.predict(np.zeros((plan.best.batch_size, *runtime.card.preprocessing.size, 3), np.uint8))
-        return plan.best.batch_size, plan.stream_images_per_s
     if settings.batch_size:
-        _timed(runtime, settings.batch_size)  # the first of a size allocates
-        return settings.batch_size, settings.batch_size / _timed(runtime, settings.batch_size)
-    return warm_up(runtime)
+        return settings.batch_size, Work(runtime, settings.batch_size).run(settings.batch_size, 0.0)
+    plan = recall(runtime.digest, settings.device) if settings.tune == "auto" else None
+    if plan and (plan.device, plan.best.threads) == (runtime.device, settings.threads or 1):
+        return _best_now(runtime, plan.near, plan.best.batch_size, plan.stream_images_per_s), plan.stream_images_per_s
+    rates = predicting(runtime, seconds=TRIAL_S)
+    size = smallest(rates)
+    return _best_now(runtime, near(rates), size, rates[size]), rates[size]
 
 
-def warm_up(runtime: Runtime, *, seconds: float = TRIAL_S) -> tuple[int, float]:
-    """The batch size with the highest rate from pixels to result lines, and that rate in images/s.
+def _best_now(runtime: Runtime, sizes: Sequence[int], size: int, rate: float) -> int:
+    """The best of some batch sizes as the machine is now; ``size`` where that cannot be said in a moment.
 
-    Takes little more than ``seconds``, but for models that need longer for a few images.
+    All processes of a pool ask at the same time, and so share the caches as they will at work.
     """
-    rates = rates_of(runtime, seconds=seconds)
-    size = smallest(rates, WORTH_IT)
-    return size, rates[size]
-
-
-def rates_of(runtime: Runtime, *, seconds: float = TRIAL_S) -> dict[int, float]:
-    """Images/s from pixels to result lines by batch size.
-
-    Sizes take turns, and the fastest run of each counts, so that what else the machine does meanwhile decides nothing.
-    """
-    trials = _trials(runtime)
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        for size in trials:
-            for _ in range(max(1, STRETCH // size)):
-                trials[size] = min(trials[size], _timed(runtime, size))
-    runtime.shrink()
-    return {size: size / fastest_s for size, fastest_s in trials.items()}
-
-
-def smallest(rates: Mapping[int, float], worth_it: float) -> int:
-    """The smallest batch size that is as fast as the fastest, but for a factor."""
-    fastest = max(rates.values())
-    return min(size for size, rate in rates.items() if rate * worth_it >= fastest)
-
-
-def _trials(runtime: Runtime) -> dict[int, float]:
-    """Seconds for a batch of each size that may be the best; larger ones than pay are not tried on."""
-    trials: dict[int, float] = {}
-    for size in BATCH_SIZES if runtime.device == "cpu" else GPU_BATCH_SIZES:
-        try:
-            _timed(runtime, size)  # the first of a size allocates
-            trials[size] = _timed(runtime, size)
-        except ModelRunError as exc:
-            if not trials:
-                raise
-            log.info("no batches of %d: %s", size, exc.message)  # a GPU's memory ends
-            break
-        if trials[size] / size > HOPELESS * min(seconds / of for of, seconds in trials.items()):
-            break
-    return trials
-
-
-def _timed(runtime: Runtime, size: int) -> float:
-    images = np.zeros((size, *runtime.card.preprocessing.size, 3), np.uint8)
-    started = time.perf_counter()
-    top(runtime.predict(images), TOP_K).lines()
-    return time.perf_counter() - started
+    work = Work(runtime, max(sizes, default=size))
+    if len(sizes) > 1 and runtime.device == "cpu" and max(sizes) / rate <= TURN_S:
+        size = smallest(compared(work.run, sizes, rounds=ROUNDS, turn_s=TURN_S))
+        runtime.shrink()
+    return size
 
 
 def _load(name: str, settings: Settings) -> Runtime:

@@ -14,7 +14,7 @@ import pytest
 
 from jobs.settings import Settings
 from tests.support.servers import RedisServer, redis_server, worker_process
-from worker import trials, tuning, warm
+from worker import pace, trials, tuning, warm
 from worker.cli import main
 from worker.models import loader
 from worker.tuning import Plan, Trial
@@ -66,20 +66,46 @@ def test_a_larger_batch_must_be_faster_at_the_whole_work_and_by_the_median() -> 
 
         def __init__(self, **rates: list[float]) -> None:
             self._rates = {int(name.removeprefix("of_")): iter(found) for name, found in rates.items()}
+            self.known = sorted(self._rates)
             self.sizes: list[int] = []
 
         def run(self, size: int, seconds: float) -> float:
             self.sizes.append(size)
             return next(self._rates[size])
 
+    def best(streams: Streams) -> int:
+        return pace.smallest(pace.compared(streams.run, streams.known, rounds=5, turn_s=0.1))
+
     faster = Streams(of_1=[100, 100, 100, 150, 100], of_2=[104, 104, 90, 104, 104])
-    assert trials._best_size(faster, [1, 2]) == 2
-    assert faster.sizes == [1, 2] * trials.ROUNDS
-    assert trials._best_size(Streams(of_1=[100] * 5, of_2=[100.5] * 5), [1, 2]) == 1
-    assert trials._best_size(Streams(of_1=[80] * 5, of_4=[101] * 5, of_8=[101.5] * 5), [1, 4, 8]) == 4
-    alone = Streams()
-    assert trials._best_size(alone, [16]) == 16
-    assert not alone.sizes
+    assert best(faster) == 2
+    assert faster.sizes == [1, 2] * 5
+    assert best(Streams(of_1=[100] * 5, of_2=[100.5] * 5)) == 1
+    assert best(Streams(of_1=[80] * 5, of_4=[101] * 5, of_8=[101.5] * 5)) == 4
+
+
+def test_few_batch_sizes_are_compared_in_full() -> None:
+    assert pace.near({1: 95.0, 2: 100.0, 4: 92.0, 8: 80.0}) == [1, 2, 4]
+    assert pace.near({1: 50.0, 2: 80.0, 4: 100.0}) == [4]
+    assert pace.near({1: 95.0, 2: 96.0, 4: 97.0, 8: 98.0, 16: 99.0}) == [4, 8, 16]
+
+
+def test_no_batch_is_tried_that_takes_longer_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = loader.load(MODEL)
+    monkeypatch.setattr(pace, "LONGEST_S", 0.0)
+    assert list(pace.predicting(runtime, seconds=0.0)) == [1]
+
+
+def test_a_process_takes_the_batch_size_that_is_the_best_when_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, settings = loader.load(MODEL), Settings()
+    plan = Plan(Trial("prefork", 2, 1, 16, 40_000.0), near=(8, 16, 32))
+    assert tuning.keep(runtime.digest, plan)
+    for best in plan.near:
+        rates = {size: 100.0 + 50.0 * (size == best) for size in plan.near}
+        monkeypatch.setattr(pace.Work, "run", lambda _, size, seconds, rates=rates: rates[size])
+        assert warm._pace(runtime, settings) == (best, 20_000.0)
+    slow = Plan(Trial("prefork", 2, 1, 16, 100.0), near=(8, 16, 32))
+    assert tuning.keep(runtime.digest, slow)  # a look would take seconds
+    assert warm._pace(runtime, settings) == (16, 50.0)
 
 
 def test_a_setting_that_cannot_be_had_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -134,10 +160,10 @@ def test_a_process_takes_batch_and_rate_from_the_plan_unless_it_is_told_otherwis
     tuning.keep(runtime.digest, Plan(Trial("prefork", 2, 1, 7, 200.0)))
     assert warm._pace(runtime, Settings()) == (7, 100.0)
     assert warm._pace(runtime, Settings(batch_size=3))[0] == 3
-    assert warm._pace(runtime, Settings(threads=2))[0] in warm.BATCH_SIZES
-    assert warm._pace(runtime, Settings(tune="off"))[0] in warm.BATCH_SIZES
+    assert warm._pace(runtime, Settings(threads=2))[0] in pace.BATCH_SIZES
+    assert warm._pace(runtime, Settings(tune="off"))[0] in pace.BATCH_SIZES
     tuning.keep(runtime.digest, Plan(Trial("prefork", 2, 1, 500, 200.0), device="cuda"))
-    assert warm._pace(runtime, Settings())[0] in warm.BATCH_SIZES
+    assert warm._pace(runtime, Settings())[0] in pace.BATCH_SIZES
 
 
 def test_noop_and_a_missing_model_need_no_plan() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from worker.export.prepare import prepare
 from worker.models.noop import NoopRuntime
-from worker.warm import warm_up
+from worker.pace import predicting
 
 #: Pages of 4 KiB that a prediction may be given anew; 12,000 to 100,000 are where nothing is kept.
 FEW_PAGES = 3000
@@ -94,6 +94,6 @@ def test_what_batches_needed_that_were_only_tried_is_given_back() -> None:
             self.shrunk += 1
 
     runtime = Counted()
-    warm_up(runtime, seconds=0.01)
+    predicting(runtime, seconds=0.01)
 
     assert runtime.shrunk == 1

@@ -1,0 +1,157 @@
+"""How fast a model is in this process, by batch size: its predictions alone, and the whole work of a stream.
+
+Which batch size is the best is not the same at all times: where others on the machine take the processor's shared
+cache, weights that are read once for two images pay; where they do not, the smaller batch, whose layers stay in the
+core's own cache. The two differ by some percent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+from jobs.errors import ModelRunError
+from worker.decode import DecodeLimits, decode_into
+from worker.engine import top
+from worker.models.card import Preprocessing
+from worker.models.runtime import Images, Runtime
+
+__all__ = ["Work", "compared", "near", "predicting", "sample_file", "smallest"]
+
+log = logging.getLogger(__name__)
+
+#: Batch sizes that are tried.
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+#: On a GPU, which more images fill. Not measured: no GPU was at hand.
+GPU_BATCH_SIZES = (*BATCH_SIZES, 128, 256, 512)
+#: Seconds that a batch may take, for a larger one to be tried: a chunk is no longer.
+LONGEST_S = 0.1
+#: One that is slower by this factor ends the search.
+HOPELESS = 1.15
+#: Images that a size predicts in a row at the least: the first of them bring its memory back into the core's caches.
+STRETCH = 8
+#: Sizes whose predictions are as fast as the fastest, but for this factor, are compared in full; so many at the most.
+NEAR, FINALISTS = 1.1, 3
+#: A larger batch must be this much faster to be taken: it costs latency and memory.
+WORTH_IT = 1.01
+#: Labels of each image that are ranked meanwhile.
+TOP_K = 5
+#: (width, height) in pixels of the picture that is decoded, and its smallest input's.
+PHOTO, SMALL = (500, 375), 64
+
+
+def predicting(runtime: Runtime, *, seconds: float) -> dict[int, float]:
+    """Images/s from pixels to result lines by batch size.
+
+    Sizes take turns, and the fastest run of each counts, so that what else the machine does meanwhile decides nothing.
+    Takes little more than ``seconds``, but for models that need longer for a few images.
+    """
+    trials = _trials(runtime)
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        for size in trials:
+            for _ in range(max(1, STRETCH // size)):
+                trials[size] = min(trials[size], _timed(runtime, size))
+    runtime.shrink()
+    return {size: size / fastest_s for size, fastest_s in trials.items()}
+
+
+def near(rates: Mapping[int, float]) -> list[int]:
+    """The batch sizes that may be the best, by :func:`predicting`, ascending."""
+    fastest = max(rates.values())
+    found = [size for size, rate in rates.items() if rate * NEAR >= fastest]
+    return sorted(sorted(found, key=rates.__getitem__)[-FINALISTS:])
+
+
+def compared(
+    run: Callable[[int, float], float], sizes: Sequence[int], *, rounds: int, turn_s: float
+) -> dict[int, float]:
+    """Images/s by batch size, which ``run(size, seconds)`` gives: medians of rounds in which each size has a turn."""
+    found = [{size: run(size, turn_s) for size in sizes} for _ in range(rounds)]
+    return {size: median(rates[size] for rates in found) for size in sizes}
+
+
+def smallest(rates: Mapping[int, float]) -> int:
+    """The smallest batch size that is as fast as the fastest, but for :data:`WORTH_IT`."""
+    fastest = max(rates.values())
+    return min(size for size, rate in rates.items() if rate * WORTH_IT >= fastest)
+
+
+class Work:
+    """What a worker's stream does but for fetching: decode a file again and again, predict, rank."""
+
+    def __init__(self, runtime: Runtime, most: int) -> None:
+        self._runtime = runtime
+        self._preprocessing = runtime.card.preprocessing
+        self._file = sample_file(self._preprocessing)
+        self._batch = np.zeros((most, *self._preprocessing.size, 3), np.uint8)
+        self._predict(self._batch)
+
+    def run(self, size: int, seconds: float) -> float:
+        """Images/s in batches of ``size``, at most as many as there is room for; one batch at the least."""
+        batch = self._batch[:size]
+        done, began = 0, time.perf_counter()
+        while True:
+            if self._runtime.decodes:
+                for place in batch:
+                    decode_into(self._file, place, self._preprocessing, DecodeLimits())
+            self._predict(batch)
+            done += len(batch)
+            if (taken := time.perf_counter() - began) >= seconds:
+                return done / taken
+
+    def limit(self, seconds: float) -> None:
+        """Leave no room for more images than are decoded in so many seconds, however large a batch a GPU would like."""
+        decode_s = min(self._decode_first() for _ in range(3))
+        self._batch = self._batch[: max(1, int(seconds / decode_s))]
+
+    def _decode_first(self) -> float:
+        """Seconds for one image."""
+        began = time.perf_counter()
+        decode_into(self._file, self._batch[0], self._preprocessing, DecodeLimits())
+        return time.perf_counter() - began
+
+    def _predict(self, batch: Images) -> None:
+        top(self._runtime.predict(batch), TOP_K).lines()
+
+
+def sample_file(preprocessing: Preprocessing) -> bytes:
+    """A picture as they may come: a JPEG of 500 x 375, or for small inputs a PNG of their size."""
+    height, width = preprocessing.size
+    is_small = min(height, width) < SMALL
+    grain = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    picture = Image.fromarray(grain).resize((width, height) if is_small else PHOTO, Image.Resampling.BICUBIC)
+    file = BytesIO()
+    picture.save(file, "PNG" if is_small else "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _trials(runtime: Runtime) -> dict[int, float]:
+    """Seconds for a batch of each size that may be the best; larger ones than pay are not tried on."""
+    trials: dict[int, float] = {}
+    for size in BATCH_SIZES if runtime.device == "cpu" else GPU_BATCH_SIZES:
+        try:
+            _timed(runtime, size)  # the first of a size allocates
+            trials[size] = _timed(runtime, size)
+        except ModelRunError as exc:
+            if not trials:
+                raise
+            log.info("no batches of %d: %s", size, exc.message)  # a GPU's memory ends
+            break
+        is_hopeless = trials[size] / size > HOPELESS * min(seconds / of for of, seconds in trials.items())
+        if is_hopeless or trials[size] > LONGEST_S:
+            break
+    return trials
+
+
+def _timed(runtime: Runtime, size: int) -> float:
+    images = np.zeros((size, *runtime.card.preprocessing.size, 3), np.uint8)
+    started = time.perf_counter()
+    top(runtime.predict(images), TOP_K).lines()
+    return time.perf_counter() - started
