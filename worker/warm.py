@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 TRIAL_S = 0.3
 #: At each start: rounds, and seconds of each of the batch sizes that may be the best, in a round. Of a model that needs
 #: longer for a batch, what the plan says stays.
-ROUNDS, TURN_S = 5, 0.03
+ROUNDS, TURN_S = 4, 0.05
 
 
 @dataclass(frozen=True)

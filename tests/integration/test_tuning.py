@@ -79,8 +79,8 @@ def test_a_larger_batch_must_be_faster_at_the_whole_work_and_by_the_median() -> 
     faster = Streams(of_1=[100, 100, 100, 150, 100], of_2=[104, 104, 90, 104, 104])
     assert best(faster) == 2
     assert faster.sizes == [1, 2] * 5
-    assert best(Streams(of_1=[100] * 5, of_2=[100.5] * 5)) == 1
-    assert best(Streams(of_1=[80] * 5, of_4=[101] * 5, of_8=[101.5] * 5)) == 4
+    assert best(Streams(of_1=[100] * 5, of_2=[101.5] * 5)) == 1
+    assert best(Streams(of_1=[80] * 5, of_4=[101] * 5, of_8=[102.5] * 5)) == 4
 
 
 def test_few_batch_sizes_are_compared_in_full() -> None:
