@@ -34,7 +34,6 @@ class BareLoop:
         self.model = model
         self.processes = processes or len(os.sched_getaffinity(0))
         self.batch_size = batch_size
-        self._finalists: list[int] = []
 
     def __enter__(self) -> BareLoop:
         context = multiprocessing.get_context("spawn")
@@ -59,9 +58,7 @@ class BareLoop:
 
     def like(self) -> BareLoop:
         """Another one, with processes of its own."""
-        other = BareLoop(self.model, processes=self.processes, batch_size=self.batch_size)
-        other._finalists = self._finalists
-        return other
+        return BareLoop(self.model, processes=self.processes, batch_size=self.batch_size)
 
     @property
     def pids(self) -> list[int]:
@@ -74,12 +71,8 @@ class BareLoop:
         All are tried on half of the images, and the :data:`FINALISTS` on all of them.
         """
         rates = self._rates(BATCH_SIZES, paths[: -(-len(paths) // 2)], 3)
-        self._finalists = sorted(rates, key=rates.__getitem__)[-FINALISTS:]
-        return self.tune_again(paths, rounds=rounds)
-
-    def tune_again(self, paths: Sequence[Path], *, rounds: int = 3) -> dict[int, float]:
-        """The same with the finalists alone: which of them is the fastest changes with what else the machine does."""
-        rates = self._rates(self._finalists, paths, rounds)
+        finalists = sorted(rates, key=rates.__getitem__)[-FINALISTS:]
+        rates = self._rates(finalists, paths, rounds)
         self.batch_size = max(rates, key=rates.__getitem__)
         return rates
 

@@ -22,8 +22,7 @@ __all__ = ["PHOTO_MODEL", "TINY_MODEL", "bulk", "images", "int8", "large", "phot
 PHOTO_MODEL, TINY_MODEL = "efficientnet-lite0", "cifar10-cnn"
 #: The limit: the faster, in each round, of processes that were there before and of new ones, as ours are.
 BARE = ("bare", "bare anew")
-#: Images that new processes are given before they are measured: chunks are as large as was measured. New ones of the
-#: bare loop compare batch sizes with them, as ours did when they started.
+#: Images that new processes are given before they are measured: chunks are as large as was measured.
 WARM = 200
 #: Tiny images that go one by one, and that new processes are given before.
 CALLS = 4000
@@ -43,7 +42,7 @@ def photo(rounds: int) -> tuple[list[Goal], Contest]:
         for _ in range(rounds):
             with bare.like() as anew, labelmill(PHOTO_MODEL) as client, labelmill(best) as other:
                 single = Calls(client.celery, "labelmill.classify", client.settings.broker_url)
-                anew.tune_again(paths[:WARM])
+                anew.run(paths[:WARM])
                 single.run(names[:WARM])
                 for one, model in ((client, PHOTO_MODEL), (other, other.models()[0].name)):
                     bulk(one, paths[:WARM], model, WARM)()
@@ -77,7 +76,7 @@ def tiny(rounds: int) -> tuple[list[Goal], Contest]:
         for _ in range(rounds):
             with bare.like() as anew, labelmill(TINY_MODEL) as client:
                 single = Calls(client.celery, "labelmill.classify", client.settings.broker_url, model=TINY_MODEL)
-                anew.tune_again(paths[:CALLS])
+                anew.run(paths[:CALLS])
                 single.run(names[:WARM])
                 bulk(client, paths[:CALLS], TINY_MODEL, CALLS)()
                 contest.run(

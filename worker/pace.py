@@ -1,8 +1,7 @@
 """How fast a model is in this process, by batch size: its predictions alone, and the whole work of a stream.
 
-Which batch size is the best is not the same at all times: where others on the machine take the processor's shared
-cache, weights that are read once for two images pay; where they do not, the smaller batch, whose layers stay in the
-core's own cache. The two differ by some percent.
+The second is what counts: beside decoding, and other streams, which take the caches, other sizes may be better than
+alone.
 """
 
 from __future__ import annotations

@@ -89,8 +89,7 @@ def make_plan(model: str, cores: int, device: str = "cpu") -> Plan:
         for _ in range(ROUNDS):
             for setting, streams in ready.items():
                 rates[setting].append(streams.run(batches[setting[2]], TURN_S))
-    best, trials = _judged(rates, batches)
-    return Plan(best, trials, runtime.device, tuple(sizes[best.threads]))
+    return Plan(*_judged(rates, batches), runtime.device)
 
 
 def _ready(

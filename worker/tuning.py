@@ -55,15 +55,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """The setting to work with, those that were tried, and the device that computed.
-
-    ``near`` are the batch sizes that may be the best at another time: each process compares them when it starts.
-    """
+    """The setting to work with, those that were tried, and the device that computed."""
 
     best: Trial
     trials: tuple[Trial, ...] = field(default=())
     device: str = "cpu"
-    near: tuple[int, ...] = ()
 
     @property
     def stream_images_per_s(self) -> float:
@@ -192,5 +188,4 @@ def _made_by_child(name_or_file: str, model_dir: Path | None, device: str) -> Pl
 
 def _plan(text: bytes) -> Plan:
     found: dict[str, Any] = orjson.loads(text)
-    trials = tuple(Trial(**trial) for trial in found["trials"])
-    return Plan(Trial(**found["best"]), trials, found["device"], tuple(found["near"]))
+    return Plan(Trial(**found["best"]), tuple(Trial(**trial) for trial in found["trials"]), found["device"])

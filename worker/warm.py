@@ -29,7 +29,7 @@ from worker.leases import LeaseKeeper
 from worker.metrics import Meter, NoMeter, make_meter
 from worker.models import golden, loader
 from worker.models.runtime import Runtime
-from worker.pace import Work, compared, near, predicting, smallest
+from worker.pace import Work, predicting, smallest
 from worker.tuning import recall
 
 __all__ = ["Warm", "current", "set_up"]
@@ -38,9 +38,6 @@ log = logging.getLogger(__name__)
 
 #: Without a plan: seconds in which predictions of all batch sizes are timed.
 TRIAL_S = 0.3
-#: At each start: rounds, and seconds of each of the batch sizes that may be the best, in a round. Of a model that needs
-#: longer for a batch, what the plan says stays.
-ROUNDS, TURN_S = 4, 0.05
 
 
 @dataclass(frozen=True)
@@ -162,22 +159,11 @@ def _pace(runtime: Runtime, settings: Settings) -> tuple[int, float]:
         return settings.batch_size, Work(runtime, settings.batch_size).run(settings.batch_size, 0.0)
     plan = recall(runtime.digest, settings.device) if settings.tune == "auto" else None
     if plan and (plan.device, plan.best.threads) == (runtime.device, settings.threads or 1):
-        return _best_now(runtime, plan.near, plan.best.batch_size, plan.stream_images_per_s), plan.stream_images_per_s
+        Work(runtime, plan.best.batch_size)  # the first of a size allocates
+        return plan.best.batch_size, plan.stream_images_per_s
     rates = predicting(runtime, seconds=TRIAL_S)
     size = smallest(rates)
-    return _best_now(runtime, near(rates), size, rates[size]), rates[size]
-
-
-def _best_now(runtime: Runtime, sizes: Sequence[int], size: int, rate: float) -> int:
-    """The best of some batch sizes as the machine is now; ``size`` where that cannot be said in a moment.
-
-    All processes of a pool ask at the same time, and so share the caches as they will at work.
-    """
-    work = Work(runtime, max(sizes, default=size))
-    if len(sizes) > 1 and runtime.device == "cpu" and max(sizes) / rate <= TURN_S:
-        size = smallest(compared(work.run, sizes, rounds=ROUNDS, turn_s=TURN_S))
-        runtime.shrink()
-    return size
+    return size, rates[size]
 
 
 def _load(name: str, settings: Settings) -> Runtime:

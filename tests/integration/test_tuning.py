@@ -95,19 +95,6 @@ def test_no_batch_is_tried_that_takes_longer_than_a_chunk(monkeypatch: pytest.Mo
     assert list(pace.predicting(runtime, seconds=0.0)) == [1]
 
 
-def test_a_process_takes_the_batch_size_that_is_the_best_when_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime, settings = loader.load(MODEL), Settings()
-    plan = Plan(Trial("prefork", 2, 1, 16, 40_000.0), near=(8, 16, 32))
-    assert tuning.keep(runtime.digest, plan)
-    for best in plan.near:
-        rates = {size: 100.0 + 50.0 * (size == best) for size in plan.near}
-        monkeypatch.setattr(pace.Work, "run", lambda _, size, seconds, rates=rates: rates[size])
-        assert warm._pace(runtime, settings) == (best, 20_000.0)
-    slow = Plan(Trial("prefork", 2, 1, 16, 100.0), near=(8, 16, 32))
-    assert tuning.keep(runtime.digest, slow)  # a look would take seconds
-    assert warm._pace(runtime, settings) == (16, 50.0)
-
-
 def test_a_setting_that_cannot_be_had_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with ExitStack() as stack:
         gone = trials._ready(stack, ("prefork", 1, 1), loader.load(MODEL), ("no-such-model", "cpu", 1))
