@@ -106,12 +106,13 @@ class Kernel:
         ``None``: it is not a sound baseline file of this size, in YCbCr or grey, with chrominance of the whole or half
         the size.
         """
-        result = np.empty((-(-height // 8), -(-width // 8), channels), np.uint8)
+        across, down = -(-width // 8), -(-height // 8)
+        left, top, right, bottom = box = wanted or (0, 0, across, down)
+        if not (0 <= left < right <= across and 0 <= top < bottom <= down):
+            raise ValueError(f"the part {box} of {across} x {down} pixels")
+        result = np.empty((down, across, channels), np.uint8)
         size = self._eighth_memory(len(data), width, height, channels)
         memory = room("eighth", size, dtype=np.uint8, kept=MOST_EIGHTH)
-        left, top, right, bottom = box = wanted or (0, 0, result.shape[1], result.shape[0])
-        if not (0 <= left < right <= result.shape[1] and 0 <= top < bottom <= result.shape[0]):
-            raise ValueError(f"the part {box} of {result.shape[1]} x {result.shape[0]} pixels")
         goal, room_for = result.ctypes.data, memory.ctypes.data
         is_read = self._eighth(data, len(data), width, height, channels, *box, goal, room_for)
         return result if is_read else None
