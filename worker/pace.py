@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from io import BytesIO
 from statistics import median
 
@@ -88,9 +89,13 @@ class Work:
     def __init__(self, runtime: Runtime, most: int) -> None:
         self._runtime = runtime
         self._preprocessing = runtime.card.preprocessing
-        self._file = sample_file(self._preprocessing)
         self._batch = np.zeros((most, *self._preprocessing.size, 3), np.uint8)
         self._predict(self._batch)
+
+    @cached_property
+    def _file(self) -> bytes:
+        """Made when it is needed: who starts with a plan only predicts."""
+        return sample_file(self._preprocessing)
 
     def run(self, size: int, seconds: float) -> float:
         """Images/s in batches of ``size``, at most as many as there is room for; one batch at the least.
