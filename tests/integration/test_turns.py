@@ -6,8 +6,10 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery.result import AsyncResult
 
 from jobs.ledger import JobRequest
 from producer.client import Job, Labelmill
@@ -37,14 +39,19 @@ def open_gate(folder: Path, number: int) -> None:
     (folder.parent / str(number)).touch()
 
 
+def call(job: Job, path: Path) -> AsyncResult[dict[str, Any]]:
+    """Ask for one image beside a job."""
+    arguments = [str(path)]
+    return job.client.celery.send_task("labelmill.classify", arguments, {"model": "noop"}, queue="noop.interactive")
+
+
 def test_a_single_call_is_answered_between_two_chunks_of_a_turn(redis: RedisServer, gated: Path) -> None:
     job = submit(redis, gated, chunk_size=1)
     begun(gated, 0)
-    (gated.parent / "single.jpg").write_text("GOOD\n")
-    arguments = [str(gated.parent / "single.jpg")]
-    call = job.client.celery.send_task("labelmill.classify", arguments, {"model": "noop"}, queue="noop.interactive")
+    (single := gated.parent / "single.jpg").write_text("GOOD\n")
+    waits = call(job, single)
     open_gate(gated, 0)
-    assert call.get(timeout=60)["status"] == "succeeded"
+    assert waits.get(timeout=60)["status"] == "succeeded"
     assert job.status().done == 1
     for number in range(1, GATES):
         open_gate(gated, number)
@@ -137,15 +144,34 @@ def test_calls_are_answered_while_chunks_are_begun_ahead(redis: RedisServer, tmp
     (single := tmp_path / "single.jpg").write_text("GOOD\n")
     with worker_process(redis, app=POISON_APP, concurrency=1, file_roots=[tmp_path], env=SHORT):
         job = submit(redis, folder, chunk_size=4)
-        queue, celery = "noop.interactive", job.client.celery
-        for _ in range(20):
-            call = celery.send_task("labelmill.classify", [str(single)], {"model": "noop"}, queue=queue)
-            assert call.get(timeout=60)["status"] == "succeeded"
-        assert not job.status().ended
+        answered = 0
+        while not job.status().ended:
+            assert call(job, single).get(timeout=60)["status"] == "succeeded"
+            answered += 1
+        assert ends_of(job) == dict.fromkeys(names, "succeeded")
+    assert answered > 1
+    status = assert_books(job)
+    assert (status.recovered, status.late_finishes) == (0, 0)
+
+
+def test_what_is_held_for_later_waits_again_when_a_call_comes(redis: RedisServer, tmp_path: Path) -> None:
+    """A call comes while a gate is shut; of the chunks before, most are short enough for the next one to be held."""
+    folder = tmp_path / "bulk"
+    folder.mkdir()
+    gates = range(10, 100, 10)
+    names = write_images(folder, 100, {number: f"WAIT {tmp_path}/{number}" for number in gates})
+    (single := tmp_path / "single.jpg").write_text("GOOD\n")
+    with worker_process(redis, app=POISON_APP, concurrency=1, file_roots=[tmp_path], env=SHORT):
+        job = submit(redis, folder, chunk_size=1)
+        for number in gates:
+            begun(folder, number)
+            waits = call(job, single)
+            open_gate(folder, number)
+            assert waits.get(timeout=60)["status"] == "succeeded"
         assert ends_of(job) == dict.fromkeys(names, "succeeded")
     status = assert_books(job)
     assert (status.recovered, status.late_finishes) == (0, 0)
-    assert status.claims > status.chunks  # some were given back when a call waited
+    assert status.claims > status.chunks  # some were given back
 
 
 def test_a_turn_has_many_chunks_where_nobody_else_waits(redis: RedisServer, tmp_path: Path) -> None:
