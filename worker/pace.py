@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from io import BytesIO
+from itertools import cycle
 from statistics import median
 
 import numpy as np
@@ -22,7 +23,7 @@ from worker.engine import top
 from worker.models.card import Preprocessing
 from worker.models.runtime import Images, Runtime
 
-__all__ = ["Work", "compared", "near", "predicting", "sample_file", "smallest"]
+__all__ = ["Work", "choice", "compared", "near", "predicting", "sample_file"]
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +39,21 @@ HOPELESS = 1.15
 STRETCH = 8
 #: Sizes whose predictions are as fast as the fastest, but for this factor, are compared in full; so many at the most.
 NEAR, FINALISTS = 1.1, 3
-#: A larger batch must be this much faster to be taken: it costs latency and memory.
-WORTH_IT = 1.02
+#: Sizes within this factor of the fastest change places from one minute to the next, as what else the machine's caches
+#: hold does: where others fill them, larger batches are better, and small ones where nobody does. The one in the middle
+#: is never far from the best.
+ALIKE = 1.06
+#: Of the seconds of a turn, those before it that do not count.
+ASIDE = 0.2
 #: Labels of each image that are ranked meanwhile.
 TOP_K = 5
-#: (width, height) in pixels of the picture that is decoded, and its smallest input's.
+#: Pictures that are decoded in turn. Of a single one a processor learns the branches by heart: small PNGs are decoded a
+#: fifth faster then.
+SAMPLES = 32
+#: (width, height) in pixels of the pictures that are decoded, and the side of an input that takes smaller ones.
 PHOTO, SMALL = (500, 375), 64
+#: Rows and columns of noise that they are made of: files as large, and as much work, as photographs and thumbnails.
+GRAIN, SMALL_GRAIN = (24, 32), (6, 8)
 
 
 def predicting(runtime: Runtime, *, seconds: float) -> dict[int, float]:
@@ -77,10 +87,15 @@ def compared(
     return {size: median(rates[size] for rates in found) for size in sizes}
 
 
-def smallest(rates: Mapping[int, float]) -> int:
-    """The smallest batch size that is as fast as the fastest, but for :data:`WORTH_IT`."""
+def choice(rates: Mapping[int, float]) -> int:
+    """The batch size to take: the middle one of those that are as fast as the fastest, but for :data:`ALIKE`.
+
+    Of two middle ones the faster.
+    """
     fastest = max(rates.values())
-    return min(size for size, rate in rates.items() if rate * WORTH_IT >= fastest)
+    alike = sorted(size for size, rate in rates.items() if rate * ALIKE >= fastest)
+    middle = alike[(len(alike) - 1) // 2 : len(alike) // 2 + 1]
+    return max(middle, key=rates.__getitem__)
 
 
 class Work:
@@ -93,17 +108,26 @@ class Work:
         self._predict(self._batch)
 
     @cached_property
-    def _file(self) -> bytes:
-        """Made when it is needed: who starts with a plan only predicts."""
-        return sample_file(self._preprocessing)
+    def _files(self) -> Iterator[bytes]:
+        """Made when they are needed: who starts with a plan only predicts."""
+        return cycle([sample_file(self._preprocessing, seed=seed) for seed in range(SAMPLES)])
 
     def run(self, size: int, seconds: float) -> float:
         """Images/s in batches of ``size``, at most as many as there is room for; one batch at the least.
 
-        One more comes before, which is not counted: it brings the memory of its size back into the caches.
+        What is done in a share of them before (:data:`ASIDE`) is not counted: memory comes back into the caches then,
+        and the system puts processes that wake up at once on one core, and then on two.
         """
         batch = self._batch[:size]
-        self._once(batch)
+        self._for(seconds * ASIDE, batch)
+        return self._for(seconds, batch)
+
+    def limit(self, seconds: float) -> None:
+        """Leave no room for more images than are decoded in so many seconds, however large a batch a GPU would like."""
+        decode_s = min(self._decode_first() for _ in range(3))
+        self._batch = self._batch[: max(1, int(seconds / decode_s))]
+
+    def _for(self, seconds: float, batch: Images) -> float:
         done, began = 0, time.perf_counter()
         while True:
             self._once(batch)
@@ -111,32 +135,28 @@ class Work:
             if (taken := time.perf_counter() - began) >= seconds:
                 return done / taken
 
-    def limit(self, seconds: float) -> None:
-        """Leave no room for more images than are decoded in so many seconds, however large a batch a GPU would like."""
-        decode_s = min(self._decode_first() for _ in range(3))
-        self._batch = self._batch[: max(1, int(seconds / decode_s))]
-
     def _once(self, batch: Images) -> None:
         if self._runtime.decodes:
             for place in batch:
-                decode_into(self._file, place, self._preprocessing, DecodeLimits())
+                decode_into(next(self._files), place, self._preprocessing, DecodeLimits())
         self._predict(batch)
 
     def _decode_first(self) -> float:
         """Seconds for one image."""
+        file = next(self._files)
         began = time.perf_counter()
-        decode_into(self._file, self._batch[0], self._preprocessing, DecodeLimits())
+        decode_into(file, self._batch[0], self._preprocessing, DecodeLimits())
         return time.perf_counter() - began
 
     def _predict(self, batch: Images) -> None:
         top(self._runtime.predict(batch), TOP_K).lines()
 
 
-def sample_file(preprocessing: Preprocessing) -> bytes:
+def sample_file(preprocessing: Preprocessing, *, seed: int = 0) -> bytes:
     """A picture as they may come: a JPEG of 500 x 375, or for small inputs a PNG of their size."""
     height, width = preprocessing.size
     is_small = min(height, width) < SMALL
-    grain = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    grain = np.random.default_rng(seed).integers(0, 256, (*(SMALL_GRAIN if is_small else GRAIN), 3), np.uint8)
     picture = Image.fromarray(grain).resize((width, height) if is_small else PHOTO, Image.Resampling.BICUBIC)
     file = BytesIO()
     picture.save(file, "PNG" if is_small else "JPEG", quality=90)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from jobs.errors import LabelmillError, ModelUnsupportedError
 from worker.models import loader
 from worker.models.runtime import Runtime
-from worker.pace import Work, compared, near, predicting, smallest
+from worker.pace import Work, choice, compared, near, predicting
 from worker.tuning import Plan, Trial
 
 __all__ = ["make_plan", "settings_of"]
@@ -84,7 +84,7 @@ def make_plan(model: str, cores: int, device: str = "cpu") -> Plan:
         batches: dict[int, int] = {}
         for (_, _, threads), streams in ready.items():  # the same for all settings of as many threads
             if threads not in batches:
-                batches[threads] = smallest(compared(streams.run, sizes[threads], rounds=ROUNDS, turn_s=TURN_S))
+                batches[threads] = choice(compared(streams.run, sizes[threads], rounds=ROUNDS, turn_s=TURN_S))
         rates: dict[tuple[str, int, int], list[float]] = {setting: [] for setting in ready}
         for _ in range(ROUNDS):
             for setting, streams in ready.items():

@@ -32,7 +32,7 @@ __all__ = ["Plan", "Trial", "ensure", "keep", "plan_file", "recall", "whole_core
 log = logging.getLogger(__name__)
 
 #: Changes when plans are made in another way: older ones are not read.
-FORM = 4
+FORM = 5
 #: Seconds that a plan may take to be made before a worker starts without one.
 PATIENCE_S = 60.0
 #: A folder for each GPU that NVIDIA's driver lets this machine or container see, and what stands for one under WSL.

@@ -29,7 +29,7 @@ from worker.leases import LeaseKeeper
 from worker.metrics import Meter, NoMeter, make_meter
 from worker.models import golden, loader
 from worker.models.runtime import Runtime
-from worker.pace import Work, predicting, smallest
+from worker.pace import Work, choice, predicting
 from worker.tuning import recall
 
 __all__ = ["Warm", "current", "set_up"]
@@ -162,7 +162,7 @@ def _pace(runtime: Runtime, settings: Settings) -> tuple[int, float]:
         Work(runtime, plan.best.batch_size)  # the first of a size allocates
         return plan.best.batch_size, plan.stream_images_per_s
     rates = predicting(runtime, seconds=TRIAL_S)
-    size = smallest(rates)
+    size = choice(rates)
     return size, rates[size]
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -60,7 +61,7 @@ def test_another_setting_must_be_much_faster_in_every_round() -> None:
         assert (found.pool, found.streams, found.threads) == best
 
 
-def test_a_larger_batch_must_be_faster_at_the_whole_work_and_by_the_median() -> None:
+def test_batch_sizes_are_compared_in_turns_and_by_the_median() -> None:
     class Streams:
         """Streams whose rates are known: one of each batch size for each round, in turns."""
 
@@ -73,20 +74,36 @@ def test_a_larger_batch_must_be_faster_at_the_whole_work_and_by_the_median() -> 
             self.sizes.append(size)
             return next(self._rates[size])
 
-    def best(streams: Streams) -> int:
-        return pace.smallest(pace.compared(streams.run, streams.known, rounds=5, turn_s=0.1))
+    streams = Streams(of_1=[100, 100, 100, 150, 100], of_2=[104, 104, 90, 104, 104])
+    assert pace.compared(streams.run, streams.known, rounds=5, turn_s=0.1) == {1: 100, 2: 104}
+    assert streams.sizes == [1, 2] * 5
 
-    faster = Streams(of_1=[100, 100, 100, 150, 100], of_2=[104, 104, 90, 104, 104])
-    assert best(faster) == 2
-    assert faster.sizes == [1, 2] * 5
-    assert best(Streams(of_1=[100] * 5, of_2=[101.5] * 5)) == 1
-    assert best(Streams(of_1=[80] * 5, of_4=[101] * 5, of_8=[102.5] * 5)) == 4
+
+def test_of_batch_sizes_that_are_alike_the_middle_one_is_taken() -> None:
+    assert pace.choice({1: 96.0, 2: 97.0, 4: 100.0}) == 2
+    assert pace.choice({1: 90.0, 2: 97.0, 4: 100.0}) == 4
+    assert pace.choice({1: 90.0, 2: 100.0, 4: 97.0}) == 2
+    assert pace.choice({1: 100.0, 2: 93.0, 4: 90.0}) == 1
+    assert pace.choice({1: 96.0, 2: 94.0, 4: 100.0, 8: 96.0}) == 4
+    assert pace.choice({8: 96.0}) == 8
 
 
 def test_few_batch_sizes_are_compared_in_full() -> None:
     assert pace.near({1: 95.0, 2: 100.0, 4: 92.0, 8: 80.0}) == [1, 2, 4]
     assert pace.near({1: 50.0, 2: 80.0, 4: 100.0}) == [4]
     assert pace.near({1: 95.0, 2: 96.0, 4: 97.0, 8: 98.0, 16: 99.0}) == [4, 8, 16]
+
+
+def test_pictures_that_are_decoded_differ_and_those_of_before_a_turn_do_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded: list[bytes] = []
+    monkeypatch.setattr(pace, "decode_into", lambda data, *_: decoded.append(data))
+    work = pace.Work(loader.load(MODEL), 3)
+    clock = iter([0.0, 0.01, 0.03, 1.0, 1.05, 1.11])
+    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert work.run(3, 0.1) == pytest.approx(6 / 0.11)
+    assert len(decoded) == len(set(decoded)) == 12
 
 
 def test_no_batch_is_tried_that_takes_longer_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
