@@ -57,14 +57,12 @@ def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str,
     card, digest = engine.runtime.card, engine.runtime.digest
     items = [Item(call.image, str(position)) for position, call in enumerate(calls)]
     widest = max(call.top_k or card.top_k for call in calls)
-    ahead = FetchAhead(
-        lambda ref: _bytes_of(warm, calls[int(ref)]),
-        is_remote=lambda ref: calls[int(ref)].data is None and is_remote(calls[int(ref)].image),
-    )
+    remote = {item.ref for item, call in zip(items, calls, strict=True) if call.data is None and is_remote(call.image)}
+    ahead = FetchAhead(lambda ref: _bytes_of(warm, calls[int(ref)]), is_remote=remote.__contains__)
     if len(calls) > 1:
         ahead.expect([item.ref for item in items])
     try:
-        done = engine.run(items, ahead.fetch, top_k=widest)
+        done = engine.run(items, ahead.fetch, top_k=widest, waits=bool(remote))
     finally:
         ahead.forget()
     warm.computed(card.name, "interactive", done)

@@ -6,6 +6,7 @@ It knows no Celery and no Redis. Bad items are split from good ones, and never f
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from jobs.errors import ItemError, LabelmillError, ModelRunError
 from jobs.items import SCORE_UNITS, Item, encode_failure
 from worker.models.runtime import Images, Runtime, Scores
+from worker.rooms import room
 
 __all__ = ["ChunkResult", "Engine", "Predictions", "Spent", "top"]
 
@@ -25,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Scores that are ranked at once: as many as a core's cache holds while they are sorted.
 RANKED_VALUES = 1 << 14
+#: Bytes of images that are decoded in one go, before the first of them is predicted; a batch at the least.
+TOGETHER = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -101,28 +105,26 @@ class Engine:
         fetch: Callable[[str], bytes],
         *,
         top_k: int,
+        waits: bool = False,
         decoded: Callable[[], None] = lambda: None,
     ) -> ChunkResult:
         """Classify items; every one gets a line, in order. ``fetch`` gives the bytes of a reference.
 
-        ``decoded`` is called before each prediction; what it raises ends the run.
+        As many are decoded in one go as :data:`TOGETHER` holds, and then predicted batch by batch: going from one to
+        the other and back costs what the caches held. Not where ``fetch`` waits for other machines: meanwhile what is
+        there is predicted. ``decoded`` is called after each batch that is decoded, and before each that is predicted;
+        what it raises ends the run.
         """
         spent = Spent()
         errors: dict[int, LabelmillError] = {}
         good = _Lines(top_k)
-        batch = self._room(len(items))
-        for start in range(0, len(items), self.batch_size):
-            few = items[start : start + self.batch_size]
-            images = batch[: self._decoded(start, few, batch, fetch, errors, spent)]
-            decoded()
-            if not len(images):
-                continue
-            try:
-                good.add(self._predict(images, spent))
-            except ModelRunError as exc:
-                log.warning("the model raised on a batch of %d (%s): item by item", len(images), exc.message)
-                here = (place for place in range(start, start + len(few)) if place not in errors)
-                self._predict_apart(list(here), images, good, errors, spent)
+        images = self._room(len(items), waits=waits)
+        for start in range(0, len(items), len(images)):
+            places = self._decoded(items, start, images, fetch, errors, spent, decoded)
+            for at in range(0, len(places), self.batch_size):
+                few = places[at : at + self.batch_size]
+                decoded()
+                self._classify(few, images[at : at + len(few)], good, errors, spent)
         lines = good.joined()
         if errors:
             found = iter(lines.split(b"\n"))
@@ -131,41 +133,61 @@ class Engine:
             )
         return ChunkResult(lines, len(items) - len(errors), len(errors), spent)
 
-    def _room(self, items: int) -> Images:
-        """Where the images of a batch go, one batch after the other."""
-        size = self.runtime.card.preprocessing.size if self.runtime.decodes else (1, 1)
-        return np.zeros((min(items, self.batch_size), *size, 3), np.uint8)
+    def _room(self, items: int, *, waits: bool) -> Images:
+        """Where the images go that are decoded in one go; at least one."""
+        size = (*self.runtime.card.preprocessing.size, 3) if self.runtime.decodes else (1, 1, 3)
+        batches = 1 if waits else max(1, TOGETHER // (math.prod(size) * self.batch_size))
+        count = max(1, min(items, batches * self.batch_size))
+        return room("images", count, *size, dtype=np.uint8, kept=TOGETHER)
 
     def _decoded(
         self,
-        start: int,
         items: Sequence[Item],
-        batch: Images,
+        start: int,
+        images: Images,
         fetch: Callable[[str], bytes],
         errors: dict[int, LabelmillError],
         spent: Spent,
-    ) -> int:
-        """Put the images of items, the first of which is at ``start``, into ``batch``, without gaps; how many."""
+        decoded: Callable[[], None],
+    ) -> Sequence[int]:
+        """Fill ``images`` with those of the items from ``start`` on, without gaps; the places of their items."""
+        few = range(start, min(start + len(images), len(items)))
         if not self.runtime.decodes:
-            return len(items)
-        good = 0
+            return few
+        places: list[int] = []
         fetch_s = decode_s = 0.0
-        for place, item in enumerate(items, start):
+        for place in few:
+            if place != start and (place - start) % self.batch_size == 0:
+                decoded()
             began = perf_counter()
             try:
                 try:
-                    data = fetch(item.ref)
+                    data = fetch(items[place].ref)
                 finally:
                     fetched = perf_counter()
-                self.decode(data, batch[good])
-                good += 1
+                self.decode(data, images[len(places)])
+                places.append(place)
             except ItemError as exc:
                 errors[place] = exc
             fetch_s += fetched - began
             decode_s += perf_counter() - fetched
         spent.fetch_s += fetch_s
         spent.decode_s += decode_s
-        return good
+        return places
+
+    def _classify(
+        self,
+        places: Sequence[int],
+        images: Images,
+        good: _Lines,
+        errors: dict[int, LabelmillError],
+        spent: Spent,
+    ) -> None:
+        try:
+            good.add(self._predict(images, spent))
+        except ModelRunError as exc:
+            log.warning("the model raised on a batch of %d (%s): item by item", len(images), exc.message)
+            self._predict_apart(places, images, good, errors, spent)
 
     def _predict_apart(
         self, places: Sequence[int], images: Images, good: _Lines, errors: dict[int, LabelmillError], spent: Spent

@@ -262,7 +262,8 @@ class Turn:
             self._settle(claim)
         fetch = in_time(plain or self._fetch(claim.job, refs), warm.settings.chunk_time_limit_s * OWN_SHARE)
         if not (claim.cache and engine.runtime.decodes):
-            return engine.run(items, fetch, top_k=claim.top_k, decoded=partial(self._look, claim)), 0
+            waits, look = not plain and any(map(is_remote, refs)), partial(self._look, claim)
+            return engine.run(items, fetch, top_k=claim.top_k, waits=waits, decoded=look), 0
         cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)
         return warm.patience(lambda: run_cached(engine, items, fetch, cache, top_k=claim.top_k))
 

@@ -84,6 +84,64 @@ def test_batches_are_no_larger_than_the_best_size(engine: Engine) -> None:
     assert engine.runtime.batches == [3, 3, 1]  # type: ignore[attr-defined]
 
 
+class Watched(Engine):
+    """Writes down what it does, and in what order."""
+
+    def __init__(self) -> None:
+        super().__init__(Brightness(), self._decode, batch_size=2)
+        self.runtime.predict = self._predicted  # type: ignore[method-assign]
+        self.done: list[str] = []
+
+    def look(self) -> None:
+        self.done.append("look")
+
+    def _decode(self, data: bytes, out: Images) -> None:
+        self.done.append(data.decode())
+        decode(data, out)
+
+    def _predicted(self, images: Images) -> Scores:
+        self.done.append(f"predict {len(images)}")
+        return Brightness.predict(Brightness(), images)
+
+
+def test_a_chunk_is_decoded_in_one_go_and_then_predicted_in_full_batches() -> None:
+    engine = Watched()
+    result = engine.run(items(*"012", "bad", "3"), fetch, top_k=1, decoded=engine.look)
+    assert " ".join(engine.done) == "0 1 look 2 bad look 3 look predict 2 look predict 2"
+    assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [0, 1, 2, "corrupt_image", 3]
+
+
+def test_what_waits_for_other_machines_is_predicted_batch_by_batch() -> None:
+    engine = Watched()
+    result = engine.run(items(*"012", "bad", "3"), fetch, top_k=1, waits=True, decoded=engine.look)
+    assert " ".join(engine.done) == "0 1 look predict 2 2 bad look predict 1 3 look predict 1"
+    assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [0, 1, 2, "corrupt_image", 3]
+
+
+def test_what_is_decoded_in_one_go_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    height, width = Brightness.card.preprocessing.size
+    for room, goes in ((0, 2), (5 * height * width * 3, 4)):
+        monkeypatch.setattr("worker.engine.TOGETHER", room)
+        engine = Watched()
+        result = engine.run(items(*"01230123"), fetch, top_k=1)
+        assert " ".join(engine.done).split(" predict")[0] == " ".join("0123"[:goes])
+        assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_what_a_look_raises_ends_the_run() -> None:
+    def look() -> None:
+        raise KeyboardInterrupt
+
+    engine = Watched()
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(items(*"0123"), fetch, top_k=1, decoded=look)
+    assert engine.done == ["0", "1"]
+
+
+def test_nothing_is_no_work(engine: Engine) -> None:
+    assert engine.run([], fetch, top_k=1).lines == b""
+
+
 def test_a_model_that_answers_for_fewer_images_fails_them_instead_of_shifting_labels() -> None:
     class Short(Brightness):
         def predict(self, images: Images) -> Scores:
