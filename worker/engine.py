@@ -21,7 +21,7 @@ from jobs.items import SCORE_UNITS, Item, encode_failure
 from worker.models.runtime import Images, Runtime, Scores
 from worker.rooms import room
 
-__all__ = ["ChunkResult", "Engine", "Predictions", "Spent", "top"]
+__all__ = ["TOGETHER", "ChunkResult", "Engine", "Predictions", "Spent", "top"]
 
 log = logging.getLogger(__name__)
 

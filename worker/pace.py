@@ -19,7 +19,7 @@ from PIL import Image
 
 from jobs.errors import ModelRunError
 from worker.decode import DecodeLimits, decode_into
-from worker.engine import top
+from worker.engine import TOGETHER, top
 from worker.models.card import Preprocessing
 from worker.models.runtime import Images, Runtime
 
@@ -43,8 +43,8 @@ NEAR, FINALISTS = 1.1, 3
 #: hold does: where others fill them, larger batches are better, and small ones where nobody does. The one in the middle
 #: is never far from the best.
 ALIKE = 1.06
-#: Of the seconds of a turn, those before it that do not count.
-ASIDE = 0.2
+#: Of the seconds of a turn, those before it that do not count, and those of what is decoded in one go.
+ASIDE = 0.3
 #: Labels of each image that are ranked meanwhile.
 TOP_K = 5
 #: Pictures that are decoded in turn. Of a single one a processor learns the branches by heart: small PNGs are decoded a
@@ -99,13 +99,17 @@ def choice(rates: Mapping[int, float]) -> int:
 
 
 class Work:
-    """What a worker's stream does but for fetching: decode a file again and again, predict, rank."""
+    """What a worker's stream does but for fetching, see :class:`~worker.engine.Engine`: decode, predict, rank.
+
+    ``most``: images of a batch at the most. As many are decoded in one go, until :meth:`limit` says how many more.
+    """
 
     def __init__(self, runtime: Runtime, most: int) -> None:
         self._runtime = runtime
         self._preprocessing = runtime.card.preprocessing
-        self._batch = np.zeros((most, *self._preprocessing.size, 3), np.uint8)
-        self._predict(self._batch)
+        self._most = self._together = most
+        self._images = self._room(most)
+        self._predict(self._images)
 
     @cached_property
     def _files(self) -> Iterator[bytes]:
@@ -118,38 +122,53 @@ class Work:
         What is done in a share of them before (:data:`ASIDE`) is not counted: memory comes back into the caches then,
         and the system puts processes that wake up at once on one core, and then on two.
         """
-        batch = self._batch[:size]
-        self._for(seconds * ASIDE, batch)
-        return self._for(seconds, batch)
+        size = min(size, self._most)
+        images = self._images[: max(size, self._together // size * size)]
+        self._for(seconds * ASIDE, images, size)
+        return self._for(seconds, images, size)
 
     def limit(self, seconds: float) -> None:
-        """Leave no room for more images than are decoded in so many seconds, however large a batch a GPU would like."""
-        decode_s = min(self._decode_first() for _ in range(3))
-        self._batch = self._batch[: max(1, int(seconds / decode_s))]
+        """Leave no room for more images than are decoded in so many seconds, however large a batch a GPU would like.
 
-    def _for(self, seconds: float, batch: Images) -> float:
+        In one go are decoded what takes a share of them with its predictions (:data:`ASIDE`).
+        """
+        decode_s, image_s = self._seconds_of_one()
+        self._most = max(1, min(self._most, int(seconds / decode_s)))
+        self._together = min(int(seconds * ASIDE / image_s), TOGETHER // self._images[0].nbytes)
+        self._images = self._room(max(self._most, self._together))
+
+    def _room(self, images: int) -> Images:
+        return np.zeros((images, *self._preprocessing.size, 3), np.uint8)
+
+    def _for(self, seconds: float, images: Images, size: int) -> float:
         done, began = 0, time.perf_counter()
         while True:
-            self._once(batch)
-            done += len(batch)
+            self._once(images, size)
+            done += len(images)
             if (taken := time.perf_counter() - began) >= seconds:
                 return done / taken
 
-    def _once(self, batch: Images) -> None:
+    def _once(self, images: Images, size: int) -> None:
         if self._runtime.decodes:
-            for place in batch:
+            for place in images:
                 decode_into(next(self._files), place, self._preprocessing, DecodeLimits())
-        self._predict(batch)
+        for at in range(0, len(images), size):
+            self._predict(images[at : at + size])
 
-    def _decode_first(self) -> float:
-        """Seconds for one image."""
-        file = next(self._files)
-        began = time.perf_counter()
-        decode_into(file, self._batch[0], self._preprocessing, DecodeLimits())
-        return time.perf_counter() - began
+    def _seconds_of_one(self) -> tuple[float, float]:
+        """Of decoding, and of all."""
+        found = []
+        for _ in range(3):
+            file, image = next(self._files), self._images[:1]
+            began = time.perf_counter()
+            decode_into(file, image[0], self._preprocessing, DecodeLimits())
+            decoded = time.perf_counter()
+            self._predict(image)
+            found.append((decoded - began, time.perf_counter() - began))
+        return min(decode_s for decode_s, _ in found), min(image_s for _, image_s in found)
 
-    def _predict(self, batch: Images) -> None:
-        top(self._runtime.predict(batch), TOP_K).lines()
+    def _predict(self, images: Images) -> None:
+        top(self._runtime.predict(images), TOP_K).lines()
 
 
 def sample_file(preprocessing: Preprocessing, *, seed: int = 0) -> bytes:
