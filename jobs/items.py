@@ -15,10 +15,10 @@ units of 1 / :data:`SCORE_UNITS`, or ``["error_code", "message"]``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, overload
 
 import orjson
 
@@ -31,6 +31,7 @@ __all__ = [
     "UNCARRIABLE",
     "Chunk",
     "Item",
+    "Labels",
     "Outcome",
     "Result",
     "check_items",
@@ -90,6 +91,47 @@ class Chunk:
     sent_ms: int = 0
 
 
+class Labels(Sequence[dict[str, Any]]):
+    """The labels of a result line, by what the model calls them; made when one of them is looked at.
+
+    To make them is half of what a reader of results has to do, and who counts, or looks for failures, needs none.
+    """
+
+    __slots__ = ("_line", "_made", "_names")
+
+    def __init__(self, line: bytes, names: Sequence[str]) -> None:
+        self._line = line
+        self._names = names
+        self._made: list[dict[str, Any]] | None = None
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        return self.made()[at]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.made())
+
+    def __len__(self) -> int:
+        return len(self.made())
+
+    def __eq__(self, other: object) -> bool:
+        return self.made() == (other.made() if isinstance(other, Labels) else other)
+
+    __hash__ = None  # type: ignore[assignment] # as a list
+
+    def __repr__(self) -> str:
+        return repr(self.made())
+
+    def made(self) -> list[dict[str, Any]]:
+        """The same as a list."""
+        if self._made is None:
+            self._made = label_objects(orjson.loads(self._line), self._names)
+        return self._made
+
+
 class Result(NamedTuple):
     """One line of a job's results.
 
@@ -99,7 +141,7 @@ class Result(NamedTuple):
 
     custom_id: str
     status: str
-    labels: list[dict[str, Any]] | None = None
+    labels: Sequence[dict[str, Any]] | None = None
     model: dict[str, str] | None = None
     error: dict[str, str] | None = None
     fields: dict[str, Any] | None = None
@@ -115,7 +157,7 @@ class Result(NamedTuple):
         for key in ("labels", "model", "error", "fields"):
             value = getattr(self, key)
             if value is not None:
-                line[key] = value
+                line[key] = value.made() if isinstance(value, Labels) else value
         return line
 
 
@@ -134,7 +176,7 @@ def check_items(items: Sequence[Item]) -> None:
 
     Raises :class:`InvalidItemError` where an id or a reference cannot be carried.
     """
-    ids, refs = [item.custom_id for item in items], [item.ref for item in items]
+    ids, refs, _ = zip(*items, strict=True) if items else ((), (), ())
     longest_id, longest_ref = (max(map(len, texts), default=0) for texts in (ids, refs))
     is_sound = all(ids) and all(refs) and longest_id <= MAX_ID_CHARS and longest_ref <= MAX_REF_CHARS
     if not is_sound or not "".join(ids).isprintable() or not "".join(refs).isprintable():  # all that is UNCARRIABLE

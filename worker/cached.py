@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jobs.content_cache import ContentCache
-from jobs.errors import ItemError
+from jobs.errors import ItemError, LabelmillError
 from jobs.items import Item
 from worker.engine import ChunkResult, Engine
 
@@ -22,7 +22,13 @@ def space_of(engine: Engine, top_k: int) -> str:
 
 
 def run_cached(
-    engine: Engine, items: Sequence[Item], fetch: Callable[[str], bytes], cache: ContentCache, *, top_k: int
+    engine: Engine,
+    items: Sequence[Item],
+    fetch: Callable[[str], bytes],
+    cache: ContentCache,
+    *,
+    top_k: int,
+    late: Callable[[], LabelmillError | None] = lambda: None,
 ) -> tuple[ChunkResult, int]:
     """As :meth:`Engine.run`, and how many images were not computed. Failures are not kept: they may pass."""
     fetched = _Fetched(items, fetch)
@@ -32,7 +38,7 @@ def run_cached(
     for position, digest in enumerate(fetched.digests):
         if digest not in known:
             first.setdefault(digest if digest is not None else position, position)
-    done = engine.run([items[p] for p in first.values()], fetched.again, top_k=top_k)
+    done = engine.run([items[p] for p in first.values()], fetched.again, top_k=top_k, late=late)
     lines = dict(zip(first, done.lines.split(b"\n"), strict=True)) if first else {}
     new = {digest: line for digest, line in lines.items() if isinstance(digest, bytes) and not _is_failure(line)}
     if new:

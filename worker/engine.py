@@ -107,13 +107,15 @@ class Engine:
         top_k: int,
         waits: bool = False,
         decoded: Callable[[], None] = lambda: None,
+        late: Callable[[], LabelmillError | None] = lambda: None,
     ) -> ChunkResult:
         """Classify items; every one gets a line, in order. ``fetch`` gives the bytes of a reference.
 
         As many are decoded in one go as :data:`TOGETHER` holds, and then predicted batch by batch: going from one to
         the other and back costs what the caches held. Not where ``fetch`` waits for other machines: meanwhile what is
         there is predicted. ``decoded`` is called after each batch that is decoded, and before each that is predicted;
-        what it raises ends the run.
+        what it raises ends the run. ``late`` is asked before each that is predicted but the first: what it gives is the
+        error of those that are decoded and not predicted.
         """
         spent = Spent()
         errors: dict[int, LabelmillError] = {}
@@ -122,6 +124,9 @@ class Engine:
         for start in range(0, len(items), len(images)):
             places = self._decoded(items, start, images, fetch, errors, spent, decoded)
             for at in range(0, len(places), self.batch_size):
+                if (start or at) and (error := late()):
+                    errors |= dict.fromkeys(places[at:], error)
+                    break
                 few = places[at : at + self.batch_size]
                 decoded()
                 self._classify(few, images[at : at + len(few)], good, errors, spent)

@@ -17,7 +17,7 @@ from jobs.errors import ItemError
 from jobs.items import decode_outcomes
 from worker.engine import ChunkResult
 
-__all__ = ["PostponedError", "in_time", "split_postponed"]
+__all__ = ["InTime", "PostponedError", "split_postponed"]
 
 
 class PostponedError(ItemError):
@@ -27,22 +27,27 @@ class PostponedError(ItemError):
     transient = True
 
 
-def in_time(fetch: Callable[[str], bytes], budget_s: float) -> Callable[[str], bytes]:
-    """The same ``fetch`` for ``budget_s``; then :class:`PostponedError`, but never for the first item.
+class InTime:
+    """``fetch`` for ``budget_s``; then :class:`PostponedError`, but never for the first item.
 
     Not when it is asked for again, either: a chunk that gets nowhere would be put off for ever.
     """
-    until = time.monotonic() + budget_s
-    first: str | None = None
 
-    def fetch_in_time(ref: str) -> bytes:
-        nonlocal first
-        first = first or ref
-        if ref != first and time.monotonic() >= until:
+    def __init__(self, fetch: Callable[[str], bytes], budget_s: float) -> None:
+        self._fetch = fetch
+        self._until = time.monotonic() + budget_s
+        self._first: str | None = None
+
+    def fetch(self, ref: str) -> bytes:
+        """The same, in time."""
+        self._first = self._first or ref
+        if ref != self._first and self.late():
             raise PostponedError()
-        return fetch(ref)
+        return self._fetch(ref)
 
-    return fetch_in_time
+    def late(self) -> PostponedError | None:
+        """The error of what has not been done by now, once the time is over."""
+        return PostponedError() if time.monotonic() >= self._until else None
 
 
 def split_postponed(done: ChunkResult) -> tuple[ChunkResult, list[int]]:

@@ -29,7 +29,7 @@ from worker.ahead import FetchAhead
 from worker.cached import run_cached
 from worker.engine import ChunkResult
 from worker.fetch import BLOB, is_remote
-from worker.postponed import in_time, split_postponed
+from worker.postponed import InTime, split_postponed
 from worker.warm import Warm, current
 
 __all__ = ["Turn", "serve_ticket"]
@@ -260,12 +260,15 @@ class Turn:
             self._hold_one(claim)
         else:  # Redis, or a server, is asked for something anyway
             self._settle(claim)
-        fetch = in_time(plain or self._fetch(claim.job, refs), warm.settings.chunk_time_limit_s * OWN_SHARE)
+        budget = InTime(plain or self._fetch(claim.job, refs), warm.settings.chunk_time_limit_s * OWN_SHARE)
         if not (claim.cache and engine.runtime.decodes):
             waits, look = not plain and any(map(is_remote, refs)), partial(self._look, claim)
-            return engine.run(items, fetch, top_k=claim.top_k, waits=waits, decoded=look), 0
+            run = partial(engine.run, items, budget.fetch, top_k=claim.top_k, late=budget.late)
+            return run(waits=waits, decoded=look), 0
         cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)
-        return warm.patience(lambda: run_cached(engine, items, fetch, cache, top_k=claim.top_k))
+        return warm.patience(
+            lambda: run_cached(engine, items, budget.fetch, cache, top_k=claim.top_k, late=budget.late)
+        )
 
     def _fetch(self, job: str, refs: Sequence[str]) -> Callable[[str], bytes]:
         """How the items of a chunk are fetched; its blobs come in one round trip."""

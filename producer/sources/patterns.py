@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["IMAGE_SUFFIXES", "Pattern", "is_pattern"]
+__all__ = ["IMAGE_SUFFIXES", "SUFFIXES", "Pattern", "is_image", "is_pattern"]
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"))
-_SUFFIXES = tuple(IMAGE_SUFFIXES)
+#: The same for ``str.endswith``.
+SUFFIXES = tuple(IMAGE_SUFFIXES)
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -40,7 +41,7 @@ class Pattern:
 
 def is_image(name: str) -> bool:
     """True where a name has an image's suffix."""
-    return name.endswith(_SUFFIXES) or name.lower().endswith(_SUFFIXES)
+    return name.endswith(SUFFIXES) or name.lower().endswith(SUFFIXES)
 
 
 def _translate(parts: list[str]) -> str:

@@ -65,10 +65,12 @@ def test_what_dies_beside_a_poison_image_in_one_process_is_not_blamed(redis: Red
     assert_books(job)
 
 
-def test_a_chunk_that_is_only_slow_is_no_poison(redis: RedisServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "item_s"), [("noop", "0.15"), ("noop:10:150", "0")])
+def test_a_chunk_that_is_only_slow_is_no_poison(redis: RedisServer, tmp_path: Path, model: str, item_s: str) -> None:
+    """Whether decoding takes long or the model does."""
     names = write_images(tmp_path, 16)
-    env = {**FAST, "POISON_ITEM_S": "0.15"}
-    with worker_process(redis, app=POISON_APP, file_roots=[tmp_path], env=env):
+    env = {**FAST, "POISON_ITEM_S": item_s}
+    with worker_process(redis, app=POISON_APP, model=model, file_roots=[tmp_path], env=env):
         job = submit(redis, tmp_path, chunk_size=16)
         assert ends_of(job) == dict.fromkeys(names, "succeeded")
     status = assert_books(job)

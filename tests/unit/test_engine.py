@@ -7,38 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jobs.errors import CorruptImageError, ModelRunError
 from jobs.items import Item, decode_outcomes
+from tests.support.brightness import Brightness, decode
 from worker.engine import Engine, top
-from worker.models.card import ModelCard
 from worker.models.loader import load
 from worker.models.runtime import Images, Scores
-
-LABELS = 4
-
-
-class Brightness:
-    """A model that can be reckoned by hand: the image's first grey level says which label wins; 255 makes it raise."""
-
-    decodes = True
-    digest = "sha256:00"
-    card = ModelCard("brightness", tuple("abcd"))
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def predict(self, images: Images) -> Scores:
-        self.batches.append(len(images))
-        levels = images[:, 0, 0, 0]
-        if (levels == 255).any():
-            raise ModelRunError
-        return np.eye(LABELS, dtype=np.float32)[levels % LABELS]
-
-
-def decode(data: bytes, out: Images) -> None:
-    if data == b"bad":
-        raise CorruptImageError("cut short")
-    out[...] = int(data)
 
 
 def items(*contents: str) -> list[Item]:
