@@ -176,7 +176,7 @@ def check_items(items: Sequence[Item]) -> None:
 
     Raises :class:`InvalidItemError` where an id or a reference cannot be carried.
     """
-    ids, refs, _ = zip(*items, strict=True) if items else ((), (), ())
+    ids, refs = [item.custom_id for item in items], [item.ref for item in items]
     longest_id, longest_ref = (max(map(len, texts), default=0) for texts in (ids, refs))
     is_sound = all(ids) and all(refs) and longest_id <= MAX_ID_CHARS and longest_ref <= MAX_REF_CHARS
     if not is_sound or not "".join(ids).isprintable() or not "".join(refs).isprintable():  # all that is UNCARRIABLE

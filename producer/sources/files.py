@@ -14,7 +14,7 @@ from jobs.errors import SourceError
 from jobs.items import MAX_ID_CHARS, UNCARRIABLE, Item
 from jobs.reach import beyond
 from producer.sources.contract import unnamable
-from producer.sources.patterns import IMAGE_SUFFIXES, SUFFIXES, Pattern, is_image, is_pattern
+from producer.sources.patterns import IMAGE_SUFFIXES, Pattern, is_image, is_pattern
 
 __all__ = ["IMAGE_SUFFIXES", "Files"]
 
@@ -87,7 +87,7 @@ def _root(name: str) -> _Root:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.endswith(SUFFIXES) or is_image(entry.name)
+    return is_image(entry.name)
 
 
 def _is_matched(entry: os.DirEntry[str], *, pattern: Pattern, start: int) -> bool:
@@ -129,10 +129,7 @@ class _Walk:
                 continue
             if name:
                 inner = f"{name}/{inner}"
-            if entry.is_file(follow_symlinks=False):
-                if self.wanted(entry):
-                    yield _item(inner, entry.path)
-            elif entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False):
                 if depth is None or depth > 1:
                     yield from self.items(inner, entry.path, depth and depth - 1)
             elif self.wanted(entry):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["IMAGE_SUFFIXES", "SUFFIXES", "Pattern", "is_image", "is_pattern"]
+__all__ = ["IMAGE_SUFFIXES", "Pattern", "is_pattern"]
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"))
-#: The same for ``str.endswith``.
-SUFFIXES = tuple(IMAGE_SUFFIXES)
+_SUFFIXES = tuple(IMAGE_SUFFIXES)
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -41,7 +40,7 @@ class Pattern:
 
 def is_image(name: str) -> bool:
     """True where a name has an image's suffix."""
-    return name.endswith(SUFFIXES) or name.lower().endswith(SUFFIXES)
+    return name.endswith(_SUFFIXES) or name.lower().endswith(_SUFFIXES)
 
 
 def _translate(parts: list[str]) -> str:

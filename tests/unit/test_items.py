@@ -1,6 +1,6 @@
 """The wire forms: what goes in comes out, and Lua can count it."""
 
-from __future__ import annotations
+from __future__ import pickle
 
 import orjson
 import pytest
@@ -11,6 +11,7 @@ from jobs.errors import CorruptImageError, InvalidItemError, ModelRunError
 from jobs.items import (
     MAX_ID_CHARS,
     Item,
+    Labels,
     Result,
     decode_chunk,
     decode_outcomes,
@@ -89,6 +90,26 @@ def test_outcomes_come_back_in_order_with_their_labels() -> None:
         {"label": "cat", "index": 0, "score": 0.25},
     ]
     assert second == ["corrupt_image", "x"]
+
+
+def test_labels_are_a_list_that_is_made_when_it_is_looked_at() -> None:
+    names = ["cat", "dog"]
+    made = [{"label": "dog", "index": 1, "score": 0.75}, {"label": "cat", "index": 0, "score": 0.25}]
+    labels = Labels(b"[1,7500,0,2500]", names)
+    assert labels == made == labels
+    assert labels == Labels(b"[1,7500,0,2500]", tuple(names))
+    assert labels != Labels(b"[1,7500]", names)
+    assert (labels[0], labels[-1], labels[:1], len(labels)) == (made[0], made[1], made[:1], 2)
+    assert list(labels) == made
+    assert made[1] in labels
+    assert repr(labels) == repr(made)
+    assert labels
+    assert not Labels(b"[]", names)
+    assert Result("a", "succeeded", labels).as_dict() == {"custom_id": "a", "status": "succeeded", "labels": made}
+    assert type(Result("a", "succeeded", labels).as_dict()["labels"]) is list  # json.dumps takes no other
+    assert pickle.loads(pickle.dumps(labels)) == made
+    with pytest.raises(ValueError, match="no score"):
+        Labels(b"[1,7500,0]", names).made()
 
 
 def test_a_result_line_has_no_key_without_a_value() -> None:
