@@ -1,6 +1,8 @@
 """The wire forms: what goes in comes out, and Lua can count it."""
 
-from __future__ import pickle
+from __future__ import annotations
+
+import pickle
 
 import orjson
 import pytest
