@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 
 import orjson
 import pytest
@@ -109,7 +109,7 @@ def test_labels_are_a_list_that_is_made_when_it_is_looked_at() -> None:
     assert not Labels(b"[]", names)
     assert Result("a", "succeeded", labels).as_dict() == {"custom_id": "a", "status": "succeeded", "labels": made}
     assert type(Result("a", "succeeded", labels).as_dict()["labels"]) is list  # json.dumps takes no other
-    assert pickle.loads(pickle.dumps(labels)) == made
+    assert copy.deepcopy(labels) == made
     with pytest.raises(ValueError, match="no score"):
         Labels(b"[1,7500,0]", names).made()
 
