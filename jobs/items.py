@@ -15,10 +15,10 @@ units of 1 / :data:`SCORE_UNITS`, or ``["error_code", "message"]``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -91,8 +91,8 @@ class Chunk:
     sent_ms: int = 0
 
 
-class Labels(Sequence[dict[str, Any]]):
-    """The labels of a result line, by what the model calls them; made when one of them is looked at.
+class Labels:
+    """The labels of a result line, by what the model calls them; made when somebody looks at them.
 
     To make them is half of what a reader of results has to do, and who counts, or looks for failures, needs none.
     """
@@ -104,44 +104,23 @@ class Labels(Sequence[dict[str, Any]]):
         self._names = names
         self._made: list[dict[str, Any]] | None = None
 
-    @overload
-    def __getitem__(self, at: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        return self.made()[at]
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.made())
-
-    def __len__(self) -> int:
-        return len(self.made())
-
-    def __eq__(self, other: object) -> bool:
-        return self.made() == (other.made() if isinstance(other, Labels) else other)
-
-    __hash__ = None  # type: ignore[assignment] # as a list
-
-    def __repr__(self) -> str:
-        return repr(self.made())
-
     def made(self) -> list[dict[str, Any]]:
-        """The same as a list."""
+        """The same list each time."""
         if self._made is None:
             self._made = label_objects(orjson.loads(self._line), self._names)
         return self._made
 
+    def __eq__(self, other: object) -> bool:
+        return self.made() == (other.made() if isinstance(other, Labels) else other)
 
-class Result(NamedTuple):
-    """One line of a job's results.
+    def __repr__(self) -> str:
+        return repr(self.made())
 
-    ``labels`` are ``{"label", "index", "score"}`` from the most to the least likely; ``error`` is
-    ``{"code", "message"}``; ``model`` is ``{"name", "digest"}``.
-    """
 
+class _Result(NamedTuple):
     custom_id: str
     status: str
-    labels: Sequence[dict[str, Any]] | None = None
+    labels: list[dict[str, Any]] | Labels | None = None
     model: dict[str, str] | None = None
     error: dict[str, str] | None = None
     fields: dict[str, Any] | None = None
@@ -151,13 +130,29 @@ class Result(NamedTuple):
     #: The chunk it was sent in.
     chunk: str = ""
 
+
+class Result(_Result):
+    """One line of a job's results.
+
+    ``labels`` are ``{"label", "index", "score"}`` from the most to the least likely; ``error`` is
+    ``{"code", "message"}``; ``model`` is ``{"name", "digest"}``.
+    """
+
+    __slots__ = ()
+
+    @property
+    def labels(self) -> list[dict[str, Any]] | None:
+        """Made at the first look, see :class:`Labels`."""
+        labels = self[2]
+        return labels.made() if isinstance(labels, Labels) else labels
+
     def as_dict(self) -> dict[str, Any]:
         """The form in which a result is written and shown: no key without a value."""
         line: dict[str, Any] = {"custom_id": self.custom_id, "status": self.status}
         for key in ("labels", "model", "error", "fields"):
             value = getattr(self, key)
             if value is not None:
-                line[key] = value.made() if isinstance(value, Labels) else value
+                line[key] = value
         return line
 
 
