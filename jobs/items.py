@@ -113,6 +113,8 @@ class Labels:
     def __eq__(self, other: object) -> bool:
         return self.made() == (other.made() if isinstance(other, Labels) else other)
 
+    __hash__ = None  # type: ignore[assignment] # as a list
+
     def __repr__(self) -> str:
         return repr(self.made())
 
