@@ -6,6 +6,7 @@ one session of one thread to each core, images handed out as they are needed, an
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import statistics
@@ -23,10 +24,9 @@ __all__ = ["BATCH_SIZES", "BareLoop", "read_file"]
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 #: Those that are compared for longer: their rates lie too near to each other for a short look.
 FINALISTS = 3
-#: Images that a process takes, reads and decodes in one go, before it predicts them batch by batch: going from one to
-#: the other and back costs what the caches held. Towards the end they are fewer, so that all processes end at once: one
-#: of so many shares of what is left for each.
-PORTION, SHARES = 32, 2
+#: Towards the end a process takes fewer images at once, so that all end together: one of so many shares, for each of
+#: them, of what is left.
+SHARES = 2
 #: Labels of each image that are ranked, as in a job.
 TOP_K = 5
 
@@ -107,8 +107,9 @@ class BareLoop:
 
 def _child(pipe: Connection, position: Any, model: str) -> None:
     from worker.decode import DecodeLimits, decode_into
-    from worker.engine import top
+    from worker.engine import TOGETHER, top
     from worker.models import loader
+    from worker.rooms import room
 
     runtime = loader.load(model)
     preprocessing, limits = runtime.card.preprocessing, DecodeLimits()
@@ -116,8 +117,9 @@ def _child(pipe: Connection, position: Any, model: str) -> None:
     pipe.send("warm")
     while (work := pipe.recv()) is not None:
         names, size, processes = work
-        most = max(size, PORTION // size * size)
-        images = np.empty((most, *preprocessing.size, 3), np.uint8)
+        # read and decoded in one go, and then predicted batch by batch, as in a worker
+        most = max(size, TOGETHER // (math.prod(preprocessing.size) * 3) // size * size)
+        images = room("images", most, *preprocessing.size, 3, dtype=np.uint8, kept=TOGETHER)
         pipe.send("ready")
         pipe.recv()
         done, scores = 0, []

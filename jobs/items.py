@@ -31,7 +31,6 @@ __all__ = [
     "UNCARRIABLE",
     "Chunk",
     "Item",
-    "Labels",
     "Outcome",
     "Result",
     "check_items",
@@ -91,38 +90,16 @@ class Chunk:
     sent_ms: int = 0
 
 
-class Labels:
-    """The labels of a result line, by what the model calls them; made when somebody looks at them.
+class Result(NamedTuple):
+    """One line of a job's results.
 
-    To make them is half of what a reader of results has to do, and who counts, or looks for failures, needs none.
+    ``labels`` are ``{"label", "index", "score"}`` from the most to the least likely; ``error`` is
+    ``{"code", "message"}``; ``model`` is ``{"name", "digest"}``.
     """
 
-    __slots__ = ("_line", "_made", "_names")
-
-    def __init__(self, line: bytes, names: Sequence[str]) -> None:
-        self._line = line
-        self._names = names
-        self._made: list[dict[str, Any]] | None = None
-
-    def made(self) -> list[dict[str, Any]]:
-        """The same list each time."""
-        if self._made is None:
-            self._made = label_objects(orjson.loads(self._line), self._names)
-        return self._made
-
-    def __eq__(self, other: object) -> bool:
-        return self.made() == (other.made() if isinstance(other, Labels) else other)
-
-    __hash__ = None  # type: ignore[assignment] # as a list
-
-    def __repr__(self) -> str:
-        return repr(self.made())
-
-
-class _Result(NamedTuple):
     custom_id: str
     status: str
-    labels: list[dict[str, Any]] | Labels | None = None
+    labels: list[dict[str, Any]] | None = None
     model: dict[str, str] | None = None
     error: dict[str, str] | None = None
     fields: dict[str, Any] | None = None
@@ -131,22 +108,6 @@ class _Result(NamedTuple):
     position: int = 0
     #: The chunk it was sent in.
     chunk: str = ""
-
-
-class Result(_Result):
-    """One line of a job's results.
-
-    ``labels`` are ``{"label", "index", "score"}`` from the most to the least likely; ``error`` is
-    ``{"code", "message"}``; ``model`` is ``{"name", "digest"}``.
-    """
-
-    __slots__ = ()
-
-    @property
-    def labels(self) -> list[dict[str, Any]] | None:
-        """Made at the first look, see :class:`Labels`."""
-        labels = self[2]
-        return labels.made() if isinstance(labels, Labels) else labels
 
     def as_dict(self) -> dict[str, Any]:
         """The form in which a result is written and shown: no key without a value."""

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import cast
 
-import orjson
-
 from jobs.errors import JobError
-from jobs.items import Labels, Result, decode_names
+from jobs.items import Result, decode_names, decode_outcomes, label_objects
 from jobs.ledger import Entry, Ledger
 from jobs.patience import Patience
 from jobs.records import Page, positions
@@ -115,13 +113,14 @@ class ResultReader:
             return
         info = self._model(entry.digest)
         by = {"name": info.name, "digest": entry.digest}
-        for position, ((custom_id, fields), line) in enumerate(zip(names, entry.results.split(b"\n"), strict=True)):
-            if line.startswith(b'["'):
-                code, message = orjson.loads(line)
-                error = {"code": code, "message": message}
+        for position, ((custom_id, fields), outcome) in enumerate(
+            zip(names, decode_outcomes(entry.results), strict=True)
+        ):
+            if isinstance(outcome[0], str):
+                error = {"code": outcome[0], "message": outcome[1]}
                 yield Result(custom_id, "failed", None, None, error, fields, here, position, chunk)
             else:
-                labels = Labels(line, info.labels)
+                labels = label_objects(outcome, info.labels)
                 yield Result(custom_id, "succeeded", labels, by, None, fields, here, position, chunk)
 
     def _model(self, digest: str) -> ModelInfo:

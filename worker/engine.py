@@ -113,8 +113,8 @@ class Engine:
 
         As many are decoded in one go as :data:`TOGETHER` holds, and then predicted batch by batch: going from one to
         the other and back costs what the caches held. Not where ``fetch`` waits for other machines: meanwhile what is
-        there is predicted. ``decoded`` is called after each batch that is decoded, and before each that is predicted;
-        what it raises ends the run. ``late`` is asked before each that is predicted but the first: what it gives is the
+        there is predicted. ``decoded`` is called before each batch that is predicted, and between those that are
+        decoded; what it raises ends the run. ``late`` is asked before each that is predicted but the first: what it gives is the
         error of those that are decoded and not predicted.
         """
         spent = Spent()

@@ -43,8 +43,8 @@ NEAR, FINALISTS = 1.1, 3
 #: hold does: where others fill them, larger batches are better, and small ones where nobody does. The one in the middle
 #: is never far from the best.
 ALIKE = 1.06
-#: Of the seconds of a turn, those before it that do not count, and those of what is decoded in one go.
-ASIDE = 0.3
+#: Of the seconds of a turn: those before it that do not count, and those that images take that are decoded in one go.
+ASIDE, GO = 0.3, 0.3
 #: Labels of each image that are ranked meanwhile.
 TOP_K = 5
 #: Pictures that are decoded in turn. Of a single one a processor learns the branches by heart: small PNGs are decoded a
@@ -113,8 +113,8 @@ class Work:
 
     @cached_property
     def _files(self) -> Iterator[bytes]:
-        """Made when they are needed: who starts with a plan only predicts."""
-        return cycle([sample_file(self._preprocessing, seed=seed) for seed in range(SAMPLES)])
+        """Made when they are needed: who starts with a plan only predicts, and who was told one has two batches."""
+        return cycle([sample_file(self._preprocessing, seed=seed) for seed in range(min(SAMPLES, 2 * self._most))])
 
     def run(self, size: int, seconds: float) -> float:
         """Images/s in batches of ``size``, at most as many as there is room for; one batch at the least.
@@ -130,11 +130,11 @@ class Work:
     def limit(self, seconds: float) -> None:
         """Leave no room for more images than are decoded in so many seconds, however large a batch a GPU would like.
 
-        In one go are decoded what takes a share of them with its predictions (:data:`ASIDE`).
+        As many are decoded in one go as take a share of them with their predictions (:data:`GO`).
         """
         decode_s, image_s = self._seconds_of_one()
         self._most = max(1, min(self._most, int(seconds / decode_s)))
-        self._together = min(int(seconds * ASIDE / image_s), TOGETHER // self._images[0].nbytes)
+        self._together = min(int(seconds * GO / image_s), TOGETHER // self._images[0].nbytes)
         self._images = self._room(max(self._most, self._together))
 
     def _room(self, images: int) -> Images:

@@ -30,24 +30,26 @@ class PostponedError(ItemError):
 class InTime:
     """``fetch`` for ``budget_s``; then :class:`PostponedError`, but never for the first item.
 
-    Not when it is asked for again, either: a chunk that gets nowhere would be put off for ever.
+    Not when it is asked for again, either: a chunk that gets nowhere would be put off for ever. Of what was fetched
+    the rest is put off ``more_s`` later, see :meth:`late`.
     """
 
-    def __init__(self, fetch: Callable[[str], bytes], budget_s: float) -> None:
+    def __init__(self, fetch: Callable[[str], bytes], budget_s: float, more_s: float) -> None:
         self._fetch = fetch
         self._until = time.monotonic() + budget_s
+        self._late = self._until + more_s
         self._first: str | None = None
 
     def fetch(self, ref: str) -> bytes:
         """The same, in time."""
         self._first = self._first or ref
-        if ref != self._first and self.late():
+        if ref != self._first and time.monotonic() >= self._until:
             raise PostponedError()
         return self._fetch(ref)
 
     def late(self) -> PostponedError | None:
-        """The error of what has not been done by now, once the time is over."""
-        return PostponedError() if time.monotonic() >= self._until else None
+        """The error of what has been fetched, and not predicted in time."""
+        return PostponedError() if time.monotonic() >= self._late else None
 
 
 def split_postponed(done: ChunkResult) -> tuple[ChunkResult, list[int]]:

@@ -1,4 +1,4 @@
-"""Memory that a thread keeps from one image to the next.
+"""Memory that a thread keeps from one image, or one chunk, to the next.
 
 What is asked of the system anew for each image has to be mapped and cleared page by page, which takes longer than all
 that is computed in it.

@@ -36,8 +36,8 @@ __all__ = ["Turn", "serve_ticket"]
 
 log = logging.getLogger(__name__)
 
-#: What a chunk may take of its time limit before the rest of it is put off.
-OWN_SHARE = 0.5
+#: What a chunk may take of its time limit before the rest of it is put off: to be fetched, and then to be predicted.
+FETCH_SHARE, PREDICT_SHARE = 0.5, 0.25
 #: Seconds of work that one process holds for later; others may wait for it.
 LATER_S = 0.5
 #: Seconds that a turn lasts at most where chunks are held for later, as at its end the way to the servers is empty; and
@@ -260,7 +260,8 @@ class Turn:
             self._hold_one(claim)
         else:  # Redis, or a server, is asked for something anyway
             self._settle(claim)
-        budget = InTime(plain or self._fetch(claim.job, refs), warm.settings.chunk_time_limit_s * OWN_SHARE)
+        limit_s = warm.settings.chunk_time_limit_s
+        budget = InTime(plain or self._fetch(claim.job, refs), limit_s * FETCH_SHARE, limit_s * PREDICT_SHARE)
         if not (claim.cache and engine.runtime.decodes):
             waits, look = not plain and any(map(is_remote, refs)), partial(self._look, claim)
             run = partial(engine.run, items, budget.fetch, top_k=claim.top_k, late=budget.late)

@@ -140,7 +140,7 @@ def test_one_that_cannot_be_read_harms_no_other(redis: RedisServer, tmp_path: Pa
 def test_calls_are_answered_while_chunks_are_begun_ahead(redis: RedisServer, tmp_path: Path) -> None:
     folder = tmp_path / "bulk"
     folder.mkdir()
-    names = write_images(folder, 1000)
+    names = write_images(folder, 2000)
     (single := tmp_path / "single.jpg").write_text("GOOD\n")
     with worker_process(redis, app=POISON_APP, concurrency=1, file_roots=[tmp_path], env=SHORT):
         job = submit(redis, folder, chunk_size=4)

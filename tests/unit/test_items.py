@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import orjson
 import pytest
 from hypothesis import given
@@ -13,7 +11,6 @@ from jobs.errors import CorruptImageError, InvalidItemError, ModelRunError
 from jobs.items import (
     MAX_ID_CHARS,
     Item,
-    Labels,
     Result,
     decode_chunk,
     decode_outcomes,
@@ -92,24 +89,6 @@ def test_outcomes_come_back_in_order_with_their_labels() -> None:
         {"label": "cat", "index": 0, "score": 0.25},
     ]
     assert second == ["corrupt_image", "x"]
-
-
-def test_labels_are_made_when_somebody_looks_and_are_a_list() -> None:
-    made = [{"label": "dog", "index": 1, "score": 0.75}, {"label": "cat", "index": 0, "score": 0.25}]
-    result = Result("a", "succeeded", Labels(b"[1,7500,0,2500]", ["cat", "dog"]))
-    assert result.labels == made
-    assert type(result.labels) is list  # json.dumps takes no other
-    assert result.labels is result.labels
-    assert result == Result("a", "succeeded", made)
-    assert result == Result("a", "succeeded", Labels(b"[1,7500,0,2500]", ("cat", "dog")))
-    assert result != Result("a", "succeeded", Labels(b"[1,7500]", ["cat", "dog"]))
-    assert result.as_dict() == {"custom_id": "a", "status": "succeeded", "labels": made}
-    assert result._replace(custom_id="b").labels == made
-    assert copy.deepcopy(result).labels == made
-    assert repr(made) in repr(result)
-    unreadable = Result("a", "succeeded", Labels(b"[1,7500,0]", ["cat", "dog"]))
-    with pytest.raises(ValueError, match="no score"):
-        _ = unreadable.labels
 
 
 def test_a_result_line_has_no_key_without_a_value() -> None:

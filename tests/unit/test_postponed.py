@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import fakeredis
 import pytest
 
+from jobs.content_cache import ContentCache
 from jobs.errors import ItemError, item_error
 from jobs.items import Item, decode_outcomes
+from jobs.ledger import Ledger
 from tests.support.brightness import Brightness, decode
+from worker.cached import run_cached
 from worker.engine import Engine
+from worker.models.runtime import Images, Scores
 from worker.postponed import InTime, PostponedError, split_postponed
 
 
+def a_cache() -> ContentCache:
+    return ContentCache(Ledger(fakeredis.FakeRedis(version=(6, 2))), ttl_s=60, entries=100)
+
+
 def test_the_first_item_is_never_put_off_even_when_it_is_asked_for_again() -> None:
-    budget = InTime(str.encode, 0.0)
+    budget = InTime(str.encode, 0.0, 0.0)
     for _ in range(2):
         assert budget.fetch("first") == b"first"
         with pytest.raises(PostponedError):
@@ -33,6 +44,44 @@ def test_what_was_decoded_in_one_go_is_put_off_where_predictions_take_too_long()
     assert postponed == [6, 7]
     assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [0, 1, 2, 3, 0, 1]
     assert (result.succeeded, result.failed) == (6, 0)
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_what_was_fetched_in_time_is_done_however_long_fetching_took(
+    monkeypatch: pytest.MonkeyPatch, is_cached: bool
+) -> None:
+    """Fifty images, of which each takes a second to come and a tenth to be predicted: thirty come in time."""
+    clock = [0.0]
+    monkeypatch.setattr("worker.postponed.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def fetch(ref: str) -> bytes:
+        clock[0] += 1.0
+        return ref.encode()
+
+    class Slow(Brightness):
+        def predict(self, images: Images) -> Scores:
+            clock[0] += 0.1 * len(images)
+            return super().predict(images)
+
+    engine, items = Engine(Slow(), decode, batch_size=2), [Item(str(n), str(n)) for n in range(50)]
+    budget = InTime(fetch, 30.0, 15.0)
+    if is_cached:
+        done, _ = run_cached(engine, items, budget.fetch, a_cache(), top_k=1, late=budget.late)
+    else:
+        done = engine.run(items, budget.fetch, top_k=1, late=budget.late)
+    assert split_postponed(done)[1] == list(range(30, 50))
+
+
+def test_a_cached_chunk_whose_predictions_take_too_long_is_put_off() -> None:
+    items = [Item("a", "1"), Item("b", "2"), Item("c", "3"), Item("d", "1"), Item("e", "3")]
+    cache = a_cache()
+    engine = Engine(Brightness(), decode, batch_size=2)
+    done, hits = run_cached(engine, items, str.encode, cache, top_k=1, late=PostponedError)
+    result, postponed = split_postponed(done)
+    assert (postponed, hits) == ([2, 4], 2)
+    assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [1, 2, 1]
+    again, _ = run_cached(engine, items, str.encode, cache, top_k=1, late=PostponedError)
+    assert [outcome[0] for outcome in decode_outcomes(again.lines)] == [1, 2, 3, 1, 3]
 
 
 def test_the_first_batch_is_never_put_off() -> None:
