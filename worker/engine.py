@@ -114,8 +114,8 @@ class Engine:
         As many are decoded in one go as :data:`TOGETHER` holds, and then predicted batch by batch: going from one to
         the other and back costs what the caches held. Not where ``fetch`` waits for other machines: meanwhile what is
         there is predicted. ``decoded`` is called before each batch that is predicted, and between those that are
-        decoded; what it raises ends the run. ``late`` is asked before each that is predicted but the first: what it gives is the
-        error of those that are decoded and not predicted.
+        decoded; what it raises ends the run. ``late`` is asked before each that is predicted but the first: what it
+        gives is the error of those that are decoded and not predicted.
         """
         spent = Spent()
         errors: dict[int, LabelmillError] = {}
