@@ -68,23 +68,24 @@ def make_plan(model: str, cores: int, device: str = "cpu") -> Plan:
     """Measure every setting that can be had; takes some seconds. Raises :class:`~jobs.errors.ModelFileError`."""
     runtime = loader.load(model, device=device)
     settings = settings_of(cores, runtime.device)
-    sizes = {1: near(predicting(runtime, seconds=BATCH_S))}
+    alone = {1: predicting(runtime, seconds=BATCH_S)}
     for threads in sorted({threads for _, _, threads in settings} - {1}):
-        sizes[threads] = near(predicting(loader.load(model, threads=threads, device=device), seconds=BATCH_S))
-    if len(sizes) > 1:
+        alone[threads] = predicting(loader.load(model, threads=threads, device=device), seconds=BATCH_S)
+    if len(alone) > 1:
         runtime = loader.load(model, device=device)  # torch has one number of threads, that of the last load
+    sizes = near(alone[1])  # that of other settings may be a little off: they must be much faster anyway
+    batches = {threads: choice(found) for threads, found in alone.items()}
     with ExitStack() as stack:
         ready = {
             setting: streams
             for setting in settings
-            if (streams := _ready(stack, setting, runtime, (model, device, max(sizes[setting[2]])))) is not None
+            if (streams := _ready(stack, setting, runtime, (model, device, max(batches[setting[2]], *sizes))))
+            is not None
         }
         if not ready:
             raise ModelUnsupportedError(f"{model}: no process or thread could compute with it on {runtime.device}")
-        batches: dict[int, int] = {}
-        for (_, _, threads), streams in ready.items():  # the same for all settings of as many threads
-            if threads not in batches:
-                batches[threads] = choice(compared(streams.run, sizes[threads], rounds=ROUNDS, turn_s=TURN_S))
+        if usual := next((streams for setting, streams in ready.items() if setting[2] == 1), None):
+            batches[1] = choice(compared(usual.run, sizes, rounds=ROUNDS, turn_s=TURN_S))
         rates: dict[tuple[str, int, int], list[float]] = {setting: [] for setting in ready}
         for _ in range(ROUNDS):
             for setting, streams in ready.items():
