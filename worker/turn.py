@@ -264,8 +264,8 @@ class Turn:
         budget = InTime(plain or self._fetch(claim.job, refs), limit_s * FETCH_SHARE, limit_s * PREDICT_SHARE)
         if not (claim.cache and engine.runtime.decodes):
             waits, look = not plain and any(map(is_remote, refs)), partial(self._look, claim)
-            run = partial(engine.run, items, budget.fetch, top_k=claim.top_k, late=budget.late)
-            return run(waits=waits, decoded=look), 0
+            fetch, late = budget.fetch, budget.late
+            return engine.run(items, fetch, top_k=claim.top_k, waits=waits, decoded=look, late=late), 0
         cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)
         return warm.patience(
             lambda: run_cached(engine, items, budget.fetch, cache, top_k=claim.top_k, late=budget.late)
