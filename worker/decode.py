@@ -23,7 +23,7 @@ from PIL import Image, ImageFile
 
 from jobs.errors import CorruptImageError, ItemError, TooLargeError, UnsupportedFormatError
 from worker.models.card import Preprocessing
-from worker.picture import is_on_its_side, upright
+from worker.picture import is_on_its_side, size_of, upright
 from worker.plainjpeg import read_header, read_jpeg
 from worker.plainpng import read_plain
 from worker.resample import fill, reach, resized_size
@@ -32,8 +32,6 @@ __all__ = ["MAX_PIXELS", "DecodeLimits", "decode", "decode_into"]
 
 #: Pixels (width x height) of one image by default: the number beyond which Pillow itself warns of a bomb.
 MAX_PIXELS = 89_478_485
-#: Bytes of a PNG up to which Pillow's Python costs more than its decoding, so that it pays to go round it.
-SMALL_BYTES = 1 << 16
 #: Characters of Pillow's own words that an error message may carry.
 MAX_REASON = 120
 _SIGNATURES = (
@@ -91,8 +89,8 @@ def decode_into(data: bytes, out: NDArray[np.uint8], preprocessing: Preprocessin
 
 
 def _decode(name: str, data: bytes, preprocessing: Preprocessing, limits: DecodeLimits, out: NDArray[np.uint8]) -> None:
-    if name == "PNG" and len(data) <= SMALL_BYTES and (plain := read_plain(data, limits.max_pixels)):
-        return fill(plain, resized_size(*plain.size, preprocessing.resize), preprocessing, out)
+    if name == "PNG" and (plain := read_plain(data, limits.max_pixels)) is not None:
+        return fill(plain, resized_size(*size_of(plain), preprocessing.resize), preprocessing, out)
     if name == "JPEG" and (header := read_header(data)):
         size = header.width, header.height
         _check_size(name, size, limits)

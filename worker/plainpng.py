@@ -1,59 +1,93 @@
-"""The short way for small, plain PNGs: thumbnails by the thousand, of which Pillow's PNG plugin is half the cost.
+"""The short way for plain PNGs: 8 bits a channel in colour or grey, with or without alpha for colour.
 
-Only the walk over the chunks is done here; Pillow's own decoder unpacks the pixels, so they are the same. Whatever
-is not plain (palette, alpha, other depths, interlace, animation, EXIF), or not sound, is left to the plugin.
+Only the walk over the chunks is done here. ISA-L inflates what they hold in less than half of zlib's time, and
+``worker/unfilter.c`` restores four rows at once. Without what is compiled, Pillow's own decoder reads small files,
+thumbnails by the thousand, of which its PNG plugin is half the cost. The pixels are the same. Whatever is not plain
+(palette, other depths, interlace, animation, EXIF), or not sound, is left to the plugin, which says what is wrong.
 """
 
 from __future__ import annotations
 
 import struct
-from zlib import crc32
 
+from isal import isal_zlib
 from PIL import Image
+
+from worker.kernels import kernel
+from worker.picture import Picture, upright
 
 __all__ = ["read_plain"]
 
-#: IHDR's last five bytes of a plain image (depth, colour type, compression, filter, interlace), and its mode.
-_MODES = {b"\x08\x00\x00\x00\x00": "L", b"\x08\x02\x00\x00\x00": "RGB"}
-#: Chunks that change no pixel of what is made here.
-_IDLE = frozenset({b"gAMA", b"sRGB", b"cHRM", b"pHYs", b"tIME", b"sBIT"})
-#: Length and type before a chunk's data; and where the first chunk after IHDR begins.
-_HEAD = struct.Struct(">I4s")
-_FIRST = 33
+#: Bytes of a file up to which Pillow's Python costs more than its decoding, so that it pays to go round it.
+SMALL_BYTES = 1 << 16
+#: IHDR's last five bytes of a plain image (depth, colour type, compression, filter, interlace): its mode and channels.
+_MODES = {
+    b"\x08\x00\x00\x00\x00": ("L", 1),
+    b"\x08\x02\x00\x00\x00": ("RGB", 3),
+    b"\x08\x06\x00\x00\x00": ("RGBA", 4),
+}
+#: Chunks that change no pixel of what is made here; colour profiles and words are not even looked at.
+_IDLE = frozenset({b"gAMA", b"sRGB", b"cHRM", b"iCCP", b"sBIT", b"bKGD", b"pHYs", b"tIME", b"tEXt", b"zTXt", b"iTXt"})
+#: Where IHDR begins, which is the first chunk; and the length and type before a chunk's data.
+_FIRST, _HEAD = 8, struct.Struct(">I4s")
 
 
-def read_plain(data: bytes, max_pixels: int) -> Image.Image | None:
-    """The picture of a PNG file with a single IDAT, in mode RGB or L; ``None`` leaves it to Pillow's plugin."""
-    mode = _MODES.get(data[24:29])
-    if mode is None or data[8:16] != b"\x00\x00\x00\x0dIHDR" or not _is_sound(data, 8, 13):
+def read_plain(data: bytes, max_pixels: int) -> Picture | None:
+    """The picture of a PNG file in RGB or grey; ``None`` leaves it to Pillow's plugin."""
+    mode, channels = _MODES.get(data[24:29], ("", 0))
+    compiled = kernel()
+    if not mode or data[8:16] != b"\x00\x00\x00\x0dIHDR" or not (compiled or len(data) <= SMALL_BYTES):
         return None
     width, height = struct.unpack_from(">II", data, 16)
-    pixels = _only_idat(data)
-    if pixels is None or not 0 < width * height <= max_pixels:
+    if not 0 < width * height <= max_pixels:
         return None
-    try:
-        return Image.frombytes(mode, (width, height), pixels, "zip", mode, False)
-    except ValueError:  # the plugin says what is wrong with it
+    packed = _deflated(data)
+    if packed is None:
         return None
+    if compiled is None:
+        return _by_pillow(mode, (width, height), packed)
+    rows = _inflated(packed, height * (1 + width * channels))
+    pixels = compiled.unfiltered(rows, width, height, channels) if rows else None
+    if pixels is None or channels != 4:
+        return pixels
+    return upright(Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1))
 
 
-def _only_idat(data: bytes) -> bytes | None:
-    found, at, last = None, _FIRST, len(data) - 12
+def _deflated(data: bytes) -> bytes | memoryview | None:
+    """What the IDAT chunks hold, of a file that is sound and has nothing else that matters."""
+    found: list[memoryview] = []
+    view, at, last, before = memoryview(data), _FIRST, len(data) - 12, b""
     while at <= last:
         length, kind = _HEAD.unpack_from(data, at)
+        end = at + 8 + length
+        if isal_zlib.crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return None
         if kind == b"IEND":
-            return found
-        if not _is_sound(data, at, length):
+            break
+        if kind == b"IDAT":
+            if found and before != kind:  # what is apart is not read by everybody
+                return None
+            found.append(view[at + 8 : end])
+        elif kind not in _IDLE and at != _FIRST:
             return None
-        if kind == b"IDAT" and found is None:
-            found = data[at + 8 : at + 8 + length]
-        elif kind not in _IDLE:
-            return None
-        at += 12 + length
-    return None
+        at, before = end + 4, kind
+    else:
+        return None
+    return found[0] if len(found) == 1 else b"".join(found) or None
 
 
-def _is_sound(data: bytes, at: int, length: int) -> bool:
-    """Whether the chunk at ``at`` is all there, and as its checksum says."""
-    end = at + 8 + length
-    return crc32(data[at + 4 : end]) == int.from_bytes(data[end : end + 4], "big") and end + 4 <= len(data)
+def _inflated(packed: bytes | memoryview, size: int) -> bytes | None:
+    """``size`` bytes and no more, and the checksum behind them."""
+    inflate = isal_zlib.decompressobj()
+    try:
+        found = inflate.decompress(packed, size + 1)
+    except isal_zlib.error:  # type: ignore[misc]  # a class, whatever its stubs say
+        return None
+    return found if inflate.eof and len(found) == size else None
+
+
+def _by_pillow(mode: str, size: tuple[int, int], packed: bytes | memoryview) -> Picture | None:
+    try:
+        return upright(Image.frombytes(mode, size, packed, "zip", mode, False))
+    except ValueError:  # the plugin says what is wrong with it
+        return None

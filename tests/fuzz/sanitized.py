@@ -22,7 +22,7 @@ from worker import kernels
 __all__ = ["build", "command", "use"]
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("worker/resample.c", "worker/eighth.c")
+SOURCES = ("worker/resample.c", "worker/eighth.c", "worker/unfilter.c")
 FLAGS = ("-O1", "-g", "-shared", "-fPIC", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 #: Python itself leaks what it keeps to its end, and what was freed is held back for a while, which looks like growth.
 OPTIONS = "detect_leaks=0:quarantine_size_mb=4"

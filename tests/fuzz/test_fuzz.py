@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,17 @@ kernels.np.empty = lambda shape, dtype: np.zeros(np.prod(shape) - 1, dtype)
 kernels.room = lambda name, *shape, dtype, kept: np.zeros(shape, dtype)
 kernel.eighth(sound_files("jpeg")[0], 48, 36, 3)
 """
+#: Restores the rows of PNGs around the sizes from which four go at once, each in a buffer of its own.
+ROWS = """
+import itertools, random
+from pathlib import Path
+from tests.fuzz import sanitized
+kernel = sanitized.use(Path({library!r}))
+rng = random.Random(0)
+for channels, width, height in itertools.product((1, 3, 4), (1, 2, 3, 7, 8, 9, 10, 33), (1, 3, 4, 5, 9)):
+    rows = b"".join(bytes([rng.randrange(5)]) + rng.randbytes(width * channels) for _ in range(height))
+    assert kernel.unfiltered(rows, width, height, channels) is not None
+"""
 
 
 @pytest.fixture
@@ -76,6 +88,14 @@ def test_a_byte_behind_a_buffer_would_be_noticed(tmp_path: Path) -> None:
     found = subprocess.run(sanitized.command(library, "-c", program), capture_output=True, text=True, check=False)
     assert found.returncode != 0
     assert "heap-buffer-overflow" in found.stderr
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_rows_of_a_png_are_restored_without_a_byte_out_of_place(tmp_path: Path) -> None:
+    library = sanitized.build(tmp_path)
+    command = sanitized.command(library, "-c", ROWS.format(library=str(library)))
+    # or Python's own allocator hands out many small buffers of one block
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONMALLOC": "malloc"})
 
 
 def test_a_process_that_dies_is_followed_by_another_and_its_file_is_named() -> None:

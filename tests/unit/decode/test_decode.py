@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from jobs.errors import CorruptImageError, TooLargeError
-from tests.support.pictures import AS_IT_IS, FORMATS, ROUNDING, SIDE, chunk, difference, picture, pixels, png, saved
+from tests.support.pictures import AS_IT_IS, FORMATS, ROUNDING, SIDE, difference, picture, pixels, png, saved
 from worker.decode import DecodeLimits, decode, decode_into
 from worker.models.card import Preprocessing
 
@@ -216,45 +215,3 @@ def test_the_first_of_several_frames_is_taken(kind: str) -> None:
     data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert Image.open(BytesIO(data)).n_frames == 3
     assert difference(data, frames[0]) <= ROUNDING
-
-
-# -- small plain PNGs -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("filter_type", range(5), ids=["none", "sub", "up", "average", "paeth"])
-def test_a_small_png_has_the_pixels_that_pillow_reads(mode: str, filter_type: int) -> None:
-    rng = np.random.default_rng(filter_type)
-    depth = 3 if mode == "RGB" else 1
-    rows = b"".join(bytes([filter_type]) + rng.bytes(SIDE * depth) for _ in range(SIDE))
-    data = png((SIDE, SIDE, 8, 2 if mode == "RGB" else 0, 0), rows)
-    assert difference(data, Image.open(BytesIO(data))) == 0
-
-
-def test_a_small_png_with_words_and_several_pixel_chunks_is_the_same_picture() -> None:
-    data = saved(picture(), "PNG")
-    at = data.index(b"IDAT") - 4
-    length = int.from_bytes(data[at : at + 4], "big")
-    body = data[at + 8 : at + 8 + length]
-    parts = [
-        (b"gAMA", bytes(4)),
-        (b"tEXt", b"Comment\0words"),
-        (b"IDAT", body[:50]),
-        (b"IDAT", body[50:]),
-        (b"IEND", b""),
-    ]
-    assert difference(data[:at] + b"".join(map(chunk, parts)), picture()) == 0
-
-
-def test_a_small_png_is_held_to_the_limit_of_pixels() -> None:
-    with pytest.raises(TooLargeError):
-        decode(saved(picture(), "PNG"), AS_IT_IS, DecodeLimits(max_pixels=SIDE * SIDE - 1))
-    decode(saved(picture(), "PNG"), AS_IT_IS, DecodeLimits(max_pixels=SIDE * SIDE))
-
-
-@pytest.mark.parametrize("at", [16, 24, 29, 50, -20], ids=lambda at: f"byte {at}")
-def test_one_wrong_byte_in_a_small_png_is_seen(at: int) -> None:
-    data = bytearray(saved(picture(), "PNG"))
-    data[at] ^= 0x5A
-    with pytest.raises((CorruptImageError, TooLargeError)):
-        decode(bytes(data), AS_IT_IS)
