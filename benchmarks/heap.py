@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 
-from jobs.items import Item
 from worker.decode import DecodeLimits, decode_into
 from worker.engine import Engine
 from worker.export.prepare import prepare
@@ -64,13 +63,13 @@ def child(model: Path, batch: int, *, is_kept: bool) -> None:
 
     runtime = loader.load(model)
     decoder = partial(decode_into, preprocessing=runtime.card.preprocessing, limits=DecodeLimits())
-    engine, items = Engine(runtime, decoder, batch_size=batch), [Item(str(number), "any") for number in range(CHUNK)]
+    engine, refs = Engine(runtime, decoder, batch_size=batch), ["any"] * CHUNK
     photo = sample_file(runtime.card.preprocessing)
     for _ in range(CHUNKS):
-        engine.run(items, lambda _: photo, top_k=5)
+        engine.run(refs, lambda _: photo, top_k=5)
     before, began = getrusage(RUSAGE_SELF).ru_minflt, time.perf_counter()
     for _ in range(CHUNKS):
-        engine.run(items, lambda _: photo, top_k=5)
+        engine.run(refs, lambda _: photo, top_k=5)
     took, pages = time.perf_counter() - began, getrusage(RUSAGE_SELF).ru_minflt - before
     images = CHUNKS * CHUNK
     print(took / images * 1e3, pages / images, _largest_mib())

@@ -22,7 +22,6 @@ from benchmarks.bare import TOP_K, BareLoop
 from benchmarks.celery_apps import Calls
 from benchmarks.stack import labelmill
 from benchmarks.throughput import PHOTO_MODEL, TINY_MODEL, bulk, images
-from jobs.items import Item
 from producer.client import Labelmill
 from worker.decode import DecodeLimits, decode_into
 from worker.engine import Engine
@@ -81,15 +80,15 @@ def stages(model: str, paths: Sequence[Path], batch_size: int) -> None:
     runtime = loader.load(model)
     preprocessing, limits = runtime.card.preprocessing, DecodeLimits()
     engine = Engine(runtime, lambda data, out: decode_into(data, out, preprocessing, limits), batch_size=batch_size)
-    items = [Item(path.name, str(path)) for path in paths]
+    refs = [str(path) for path in paths]
     fetcher = Fetcher(file_roots=[paths[0].parent])
-    engine.run(items[:batch_size], fetcher.fetch, top_k=TOP_K)
+    engine.run(refs[:batch_size], fetcher.fetch, top_k=TOP_K)
     began = time.perf_counter()
-    spent = engine.run(items, fetcher.fetch, top_k=TOP_K).spent
+    spent = engine.run(refs, fetcher.fetch, top_k=TOP_K).spent
     rest = time.perf_counter() - began - spent.fetch_s - spent.decode_s - spent.predict_s
     found = {"read": spent.fetch_s, "decode": spent.decode_s, "predict": spent.predict_s, "rank, and the rest": rest}
     for name, seconds in found.items():
-        print(f"{'  ' + name:28}{seconds / len(items) * 1e6:10.1f} us alone in one process, batches of {batch_size}")
+        print(f"{'  ' + name:28}{seconds / len(refs) * 1e6:10.1f} us alone in one process, batches of {batch_size}")
 
 
 def small(model: str, folder: Path, paths: Sequence[Path]) -> None:

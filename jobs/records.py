@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import orjson
 
 from jobs import lanes
-from jobs.items import Chunk, Item, decode_chunk
+from jobs.items import Chunk, Item, decode_chunk, decode_refs
 
 __all__ = [
     "COUNTS",
@@ -185,10 +185,24 @@ class Claim:
         flags = cached == b"1", alone == b"1"
         return cls(job.decode(), chunk.decode(), token, payload, int(top_k), int(crashes), *flags, *map(int, more))
 
-    @cached_property
+    @property
     def chunk(self) -> Chunk:
         """The items."""
         return decode_chunk(self.payload)
+
+    @property
+    def refs(self) -> list[str]:
+        """The references of the items."""
+        return self._decoded[0]
+
+    @property
+    def sent_ms(self) -> int:
+        """As that of the :class:`~jobs.items.Chunk`."""
+        return self._decoded[1]
+
+    @cached_property
+    def _decoded(self) -> tuple[list[str], int]:
+        return decode_refs(self.payload)
 
 
 @dataclass(frozen=True)

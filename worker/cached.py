@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from jobs.content_cache import ContentCache
 from jobs.errors import ItemError, LabelmillError
-from jobs.items import Item
 from worker.engine import ChunkResult, Engine
 
 __all__ = ["run_cached", "space_of"]
@@ -23,7 +22,7 @@ def space_of(engine: Engine, top_k: int) -> str:
 
 def run_cached(
     engine: Engine,
-    items: Sequence[Item],
+    refs: Sequence[str],
     fetch: Callable[[str], bytes],
     cache: ContentCache,
     *,
@@ -31,14 +30,14 @@ def run_cached(
     late: Callable[[], LabelmillError | None] = lambda: None,
 ) -> tuple[ChunkResult, int]:
     """As :meth:`Engine.run`, and how many images were not computed. Failures are not kept: they may pass."""
-    fetched = _Fetched(items, fetch)
+    fetched = _Fetched(refs, fetch)
     space = space_of(engine, top_k)
     known = cache.get(space, list(dict.fromkeys(digest for digest in fetched.digests if digest is not None)))
     first: dict[bytes | int, int] = {}
     for position, digest in enumerate(fetched.digests):
         if digest not in known:
             first.setdefault(digest if digest is not None else position, position)
-    done = engine.run([items[p] for p in first.values()], fetched.again, top_k=top_k, late=late)
+    done = engine.run([refs[p] for p in first.values()], fetched.again, top_k=top_k, late=late)
     lines = dict(zip(first, done.lines.split(b"\n"), strict=True)) if first else {}
     new = {digest: line for digest, line in lines.items() if isinstance(digest, bytes) and not _is_failure(line)}
     if new:
@@ -48,16 +47,16 @@ def run_cached(
         for position, digest in enumerate(fetched.digests)
     ]
     failed = sum(map(_is_failure, all_lines))
-    result = replace(done, lines=b"\n".join(all_lines), succeeded=len(items) - failed, failed=failed)
-    return result, len(items) - len(first)
+    result = replace(done, lines=b"\n".join(all_lines), succeeded=len(refs) - failed, failed=failed)
+    return result, len(refs) - len(first)
 
 
 class _Fetched:
     """The bytes of a chunk, fetched once. ``digests`` has None for an item that could not be fetched."""
 
-    def __init__(self, items: Sequence[Item], fetch: Callable[[str], bytes]) -> None:
+    def __init__(self, refs: Sequence[str], fetch: Callable[[str], bytes]) -> None:
         self._held: dict[str, bytes | ItemError] = {}
-        self.digests: list[bytes | None] = [self._digest(item.ref, fetch) for item in items]
+        self.digests: list[bytes | None] = [self._digest(ref, fetch) for ref in refs]
 
     def again(self, ref: str) -> bytes:
         """What was fetched; raises what fetching raised."""

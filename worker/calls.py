@@ -55,14 +55,14 @@ def _refused(call: Call) -> dict[str, Any]:
 
 def _answer(warm: Warm, engine: Engine, calls: Sequence[Call]) -> list[dict[str, Any]]:
     card, digest = engine.runtime.card, engine.runtime.digest
-    items = [Item(call.image, str(position)) for position, call in enumerate(calls)]
+    refs = [str(position) for position in range(len(calls))]
     widest = max(call.top_k or card.top_k for call in calls)
-    remote = {item.ref for item, call in zip(items, calls, strict=True) if call.data is None and is_remote(call.image)}
+    remote = {ref for ref, call in zip(refs, calls, strict=True) if call.data is None and is_remote(call.image)}
     ahead = FetchAhead(lambda ref: _bytes_of(warm, calls[int(ref)]), is_remote=remote.__contains__)
     if len(calls) > 1:
-        ahead.expect([item.ref for item in items])
+        ahead.expect(refs)
     try:
-        done = engine.run(items, ahead.fetch, top_k=widest, waits=bool(remote))
+        done = engine.run(refs, ahead.fetch, top_k=widest, waits=bool(remote))
     finally:
         ahead.forget()
     warm.computed(card.name, "interactive", done)

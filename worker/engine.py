@@ -1,4 +1,4 @@
-"""The engine: one warm model that turns items into result lines, batch by batch.
+"""The engine: one warm model that turns references into result lines, batch by batch.
 
 It knows no Celery and no Redis. Bad items are split from good ones, and never fail their neighbours.
 """
@@ -17,7 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from jobs.errors import ItemError, LabelmillError, ModelRunError
-from jobs.items import SCORE_UNITS, Item, encode_failure
+from jobs.items import SCORE_UNITS, encode_failure
 from worker.models.runtime import Images, Runtime, Scores
 from worker.rooms import room
 
@@ -101,7 +101,7 @@ class Engine:
 
     def run(
         self,
-        items: Sequence[Item],
+        refs: Sequence[str],
         fetch: Callable[[str], bytes],
         *,
         top_k: int,
@@ -109,7 +109,7 @@ class Engine:
         decoded: Callable[[], None] = lambda: None,
         late: Callable[[], LabelmillError | None] = lambda: None,
     ) -> ChunkResult:
-        """Classify items; every one gets a line, in order. ``fetch`` gives the bytes of a reference.
+        """Classify the items with these references; each gets a line, in order. ``fetch`` gives the bytes of one.
 
         As many are decoded in one go as :data:`TOGETHER` holds, and then predicted batch by batch: going from one to
         the other and back costs what the caches held. Not where ``fetch`` waits for other machines: meanwhile what is
@@ -120,9 +120,9 @@ class Engine:
         spent = Spent()
         errors: dict[int, LabelmillError] = {}
         good = _Lines(top_k)
-        images = self._room(len(items), waits=waits)
-        for start in range(0, len(items), len(images)):
-            places = self._decoded(items, start, images, fetch, errors, spent, decoded)
+        images = self._room(len(refs), waits=waits)
+        for start in range(0, len(refs), len(images)):
+            places = self._decoded(refs, start, images, fetch, errors, spent, decoded)
             for at in range(0, len(places), self.batch_size):
                 if (start or at) and (error := late()):
                     errors |= dict.fromkeys(places[at:], error)
@@ -134,9 +134,9 @@ class Engine:
         if errors:
             found = iter(lines.split(b"\n"))
             lines = b"\n".join(
-                encode_failure(errors[place]) if place in errors else next(found) for place in range(len(items))
+                encode_failure(errors[place]) if place in errors else next(found) for place in range(len(refs))
             )
-        return ChunkResult(lines, len(items) - len(errors), len(errors), spent)
+        return ChunkResult(lines, len(refs) - len(errors), len(errors), spent)
 
     def _room(self, items: int, *, waits: bool) -> Images:
         """Where the images go that are decoded in one go; at least one."""
@@ -147,7 +147,7 @@ class Engine:
 
     def _decoded(
         self,
-        items: Sequence[Item],
+        refs: Sequence[str],
         start: int,
         images: Images,
         fetch: Callable[[str], bytes],
@@ -156,26 +156,29 @@ class Engine:
         decoded: Callable[[], None],
     ) -> Sequence[int]:
         """Fill ``images`` with those of the items from ``start`` on, without gaps; the places of their items."""
-        few = range(start, min(start + len(images), len(items)))
+        few = range(start, min(start + len(images), len(refs)))
         if not self.runtime.decodes:
             return few
         places: list[int] = []
         fetch_s = decode_s = 0.0
-        for place in few:
-            if place != start and (place - start) % self.batch_size == 0:
+        for at in range(0, len(few), self.batch_size):
+            if at:
                 decoded()
             began = perf_counter()
-            try:
+            for place in few[at : at + self.batch_size]:
                 try:
-                    data = fetch(items[place].ref)
-                finally:
-                    fetched = perf_counter()
-                self.decode(data, images[len(places)])
-                places.append(place)
-            except ItemError as exc:
-                errors[place] = exc
-            fetch_s += fetched - began
-            decode_s += perf_counter() - fetched
+                    try:
+                        data = fetch(refs[place])
+                    finally:
+                        fetched = perf_counter()
+                    self.decode(data, images[len(places)])
+                    places.append(place)
+                except ItemError as exc:
+                    errors[place] = exc
+                ended = perf_counter()
+                fetch_s += fetched - began
+                decode_s += ended - fetched
+                began = ended
         spent.fetch_s += fetch_s
         spent.decode_s += decode_s
         return places

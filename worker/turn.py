@@ -130,7 +130,7 @@ class Turn:
         """Serve a chunk; returns how many images it had, and the next one."""
         try:
             following = self.serve_chunk(claim)
-            return len(claim.chunk.items), following
+            return len(claim.refs), following
         except _NotOursError as exc:
             return 0, exc.following
         except Exception as exc:  # whatever it is, it must not be lost with the chunk: bisection finds its item
@@ -146,13 +146,13 @@ class Turn:
     def serve_chunk(self, claim: Claim) -> Claim | None:
         """Classify a chunk and record its results; returns the next one."""
         warm = self._warm
-        if claim.chunk.sent_ms:
-            warm.meter.queued(self._model, time.time() - claim.chunk.sent_ms / 1000)
+        if claim.sent_ms:
+            warm.meter.queued(self._model, time.time() - claim.sent_ms / 1000)
         result, hits = self._run(claim)
         self._settle(claim)
         if computed := sum(result.spent.batches):
             self._image_s = (result.spent.decode_s + result.spent.predict_s) / computed
-        items = len(claim.chunk.items)
+        items = len(claim.refs)
         first = min(self._engine.batch_size, items)
         self._batch_s = first / items * (result.spent.fetch_s + result.spent.decode_s)
         result, postponed = split_postponed(result)
@@ -252,8 +252,7 @@ class Turn:
     def _run(self, claim: Claim) -> tuple[ChunkResult, int]:
         """The result lines of a chunk, and how many of them came from the content cache."""
         warm, engine = self._warm, self._engine
-        items = claim.chunk.items
-        refs = [item.ref for item in items]
+        refs = claim.refs
         plain = warm.fetcher.plain(refs)
         self._take_in_hand(claim, () if plain else refs)
         if plain and not claim.cache:
@@ -265,11 +264,9 @@ class Turn:
         if not (claim.cache and engine.runtime.decodes):
             waits, look = not plain and any(map(is_remote, refs)), partial(self._look, claim)
             fetch, late = budget.fetch, budget.late
-            return engine.run(items, fetch, top_k=claim.top_k, waits=waits, decoded=look, late=late), 0
+            return engine.run(refs, fetch, top_k=claim.top_k, waits=waits, decoded=look, late=late), 0
         cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)
-        return warm.patience(
-            lambda: run_cached(engine, items, budget.fetch, cache, top_k=claim.top_k, late=budget.late)
-        )
+        return warm.patience(lambda: run_cached(engine, refs, budget.fetch, cache, top_k=claim.top_k, late=budget.late))
 
     def _fetch(self, job: str, refs: Sequence[str]) -> Callable[[str], bytes]:
         """How the items of a chunk are fetched; its blobs come in one round trip."""
@@ -304,7 +301,7 @@ class Turn:
     def _claim_ahead(self) -> Sequence[str]:
         """The references of one more chunk, which is held for later; none where there is none, or enough are held."""
         warm = self._warm
-        held = sum(len(claim.chunk.items) for claim in self._later)
+        held = sum(len(claim.refs) for claim in self._later)
         # where single calls cut one turn short after the other, most of what is fetched ahead is fetched for nothing
         most = self._chunks if self.was_cut_short else math.inf
         is_enough = len(self._later) >= most or (held and held * self._image_s >= LATER_S)
@@ -330,7 +327,7 @@ def _place(claim: Claim) -> tuple[str, str]:
 def _refs(claim: Claim) -> list[str]:
     """What of a chunk is on other machines; nothing of one that cannot be read, as whoever begins it will find."""
     try:
-        return [item.ref for item in claim.chunk.items if is_remote(item.ref)]
+        return [ref for ref in claim.refs if is_remote(ref)]
     except (LabelmillError, TypeError) as exc:
         log.info("chunk %s of job %s cannot be read (%s)", claim.chunk_id, claim.job, type(exc).__name__)
         return []

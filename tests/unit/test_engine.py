@@ -7,15 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jobs.items import Item, decode_outcomes
+from jobs.items import decode_outcomes
 from tests.support.brightness import Brightness, decode
 from worker.engine import Engine, top
 from worker.models.loader import load
 from worker.models.runtime import Images, Scores
-
-
-def items(*contents: str) -> list[Item]:
-    return [Item(str(i), content) for i, content in enumerate(contents)]
 
 
 def fetch(ref: str) -> bytes:
@@ -28,13 +24,13 @@ def engine() -> Engine:
 
 
 def test_every_item_gets_its_line_in_order(engine: Engine) -> None:
-    result = engine.run(items("0", "1", "2", "3", "0"), fetch, top_k=1)
+    result = engine.run(["0", "1", "2", "3", "0"], fetch, top_k=1)
     assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [0, 1, 2, 3, 0]
     assert (result.succeeded, result.failed) == (5, 0)
 
 
 def test_bad_items_fail_alone(engine: Engine) -> None:
-    result = engine.run(items("bad", "1", "bad", "3", "bad"), fetch, top_k=1)
+    result = engine.run(["bad", "1", "bad", "3", "bad"], fetch, top_k=1)
     outcomes = list(decode_outcomes(result.lines))
     assert outcomes == [
         ["corrupt_image", "cut short"],
@@ -47,13 +43,13 @@ def test_bad_items_fail_alone(engine: Engine) -> None:
 
 
 def test_a_batch_on_which_the_model_raises_is_tried_item_by_item(engine: Engine) -> None:
-    result = engine.run(items("1", "255", "2"), fetch, top_k=1)
+    result = engine.run(["1", "255", "2"], fetch, top_k=1)
     assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [1, "model_error", 2]
     assert (result.succeeded, result.failed) == (2, 1)
 
 
 def test_batches_are_no_larger_than_the_best_size(engine: Engine) -> None:
-    engine.run(items(*"0123012"), fetch, top_k=1)
+    engine.run(list("0123012"), fetch, top_k=1)
     assert engine.runtime.batches == [3, 3, 1]  # type: ignore[attr-defined]
 
 
@@ -79,14 +75,14 @@ class Watched(Engine):
 
 def test_a_chunk_is_decoded_in_one_go_and_then_predicted_in_full_batches() -> None:
     engine = Watched()
-    result = engine.run(items(*"012", "bad", "3"), fetch, top_k=1, decoded=engine.look)
+    result = engine.run([*"012", "bad", "3"], fetch, top_k=1, decoded=engine.look)
     assert " ".join(engine.done) == "0 1 look 2 bad look 3 look predict 2 look predict 2"
     assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [0, 1, 2, "corrupt_image", 3]
 
 
 def test_what_waits_for_other_machines_is_predicted_batch_by_batch() -> None:
     engine = Watched()
-    result = engine.run(items(*"012", "bad", "3"), fetch, top_k=1, waits=True, decoded=engine.look)
+    result = engine.run([*"012", "bad", "3"], fetch, top_k=1, waits=True, decoded=engine.look)
     assert " ".join(engine.done) == "0 1 look predict 2 2 bad look predict 1 3 look predict 1"
     assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [0, 1, 2, "corrupt_image", 3]
 
@@ -96,7 +92,7 @@ def test_what_is_decoded_in_one_go_takes_bounded_memory(monkeypatch: pytest.Monk
     for room, goes in ((0, 2), (5 * height * width * 3, 4)):
         monkeypatch.setattr("worker.engine.TOGETHER", room)
         engine = Watched()
-        result = engine.run(items(*"01230123"), fetch, top_k=1)
+        result = engine.run(list("01230123"), fetch, top_k=1)
         assert " ".join(engine.done).split(" predict")[0] == " ".join("0123"[:goes])
         assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [0, 1, 2, 3, 0, 1, 2, 3]
 
@@ -107,7 +103,7 @@ def test_what_a_look_raises_ends_the_run() -> None:
 
     engine = Watched()
     with pytest.raises(KeyboardInterrupt):
-        engine.run(items(*"0123"), fetch, top_k=1, decoded=look)
+        engine.run(list("0123"), fetch, top_k=1, decoded=look)
     assert engine.done == ["0", "1"]
 
 
@@ -120,7 +116,7 @@ def test_a_model_that_answers_for_fewer_images_fails_them_instead_of_shifting_la
         def predict(self, images: Images) -> Scores:
             return super().predict(images)[:-1]
 
-    result = Engine(Short(), decode, batch_size=3).run(items("0", "1"), fetch, top_k=1)
+    result = Engine(Short(), decode, batch_size=3).run(["0", "1"], fetch, top_k=1)
     assert [outcome[0] for outcome in decode_outcomes(result.lines)] == ["model_error", "model_error"]
 
 
@@ -128,7 +124,7 @@ def test_noop_neither_fetches_nor_decodes() -> None:
     def refuse(*_: object) -> bytes:
         raise AssertionError
 
-    result = Engine(load("noop"), refuse, batch_size=32).run(items("x", "y"), refuse, top_k=2)  # type: ignore[arg-type]
+    result = Engine(load("noop"), refuse, batch_size=32).run(["x", "y"], refuse, top_k=2)  # type: ignore[arg-type]
     assert list(decode_outcomes(result.lines)) == [[0, 5000, 1, 2500]] * 2
 
 

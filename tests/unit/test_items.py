@@ -14,6 +14,7 @@ from jobs.items import (
     Result,
     decode_chunk,
     decode_outcomes,
+    decode_refs,
     encode_chunk,
     encode_failure,
     encode_success,
@@ -29,7 +30,9 @@ items = st.builds(Item, ids, ids, fields)
 
 @given(st.lists(items, min_size=1, max_size=20), st.sampled_from(["", "/data", '/data/with "quotes"']))
 def test_a_chunk_comes_back_as_it_was(chunk: list[Item], base: str) -> None:
-    assert decode_chunk(encode_chunk(chunk, base=base, sent_ms=7)).items == tuple(chunk)
+    payload = encode_chunk(chunk, base=base, sent_ms=7)
+    assert decode_chunk(payload).items == tuple(chunk)
+    assert decode_refs(payload) == ([item.ref for item in chunk], 7)
 
 
 @given(st.lists(items, min_size=1, max_size=20))
@@ -43,8 +46,9 @@ def test_an_item_below_the_base_is_only_its_name_on_the_wire() -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b'{"base":""}', b'{"base":"","t":1}\n["only-an-id"]', b"\xff\n"])
 def test_a_payload_of_another_form_is_refused(payload: bytes) -> None:
-    with pytest.raises(InvalidItemError):
-        decode_chunk(payload)
+    for read in (decode_chunk, decode_refs):
+        with pytest.raises(InvalidItemError):
+            read(payload)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.content_cache import ContentCache
 from jobs.errors import ItemError, item_error
-from jobs.items import Item, decode_outcomes
+from jobs.items import decode_outcomes
 from jobs.ledger import Ledger
 from tests.support.brightness import Brightness, decode
 from worker.cached import run_cached
@@ -37,8 +37,8 @@ def test_what_was_decoded_in_one_go_is_put_off_where_predictions_take_too_long()
         return PostponedError() if next(now) else None
 
     model = Brightness()
-    items = [Item(str(level), str(level)) for level in range(8)]
-    done = Engine(model, decode, batch_size=2).run(items, str.encode, top_k=1, late=late)
+    refs = [str(level) for level in range(8)]
+    done = Engine(model, decode, batch_size=2).run(refs, str.encode, top_k=1, late=late)
     assert model.batches == [2, 2, 2]
     result, postponed = split_postponed(done)
     assert postponed == [6, 7]
@@ -63,30 +63,29 @@ def test_what_was_fetched_in_time_is_done_however_long_fetching_took(
             clock[0] += 0.1 * len(images)
             return super().predict(images)
 
-    engine, items = Engine(Slow(), decode, batch_size=2), [Item(str(n), str(n)) for n in range(50)]
+    engine, refs = Engine(Slow(), decode, batch_size=2), [str(n) for n in range(50)]
     budget = InTime(fetch, 30.0, 15.0)
     if is_cached:
-        done, _ = run_cached(engine, items, budget.fetch, a_cache(), top_k=1, late=budget.late)
+        done, _ = run_cached(engine, refs, budget.fetch, a_cache(), top_k=1, late=budget.late)
     else:
-        done = engine.run(items, budget.fetch, top_k=1, late=budget.late)
+        done = engine.run(refs, budget.fetch, top_k=1, late=budget.late)
     assert split_postponed(done)[1] == list(range(30, 50))
 
 
 def test_a_cached_chunk_whose_predictions_take_too_long_is_put_off() -> None:
-    items = [Item("a", "1"), Item("b", "2"), Item("c", "3"), Item("d", "1"), Item("e", "3")]
+    refs = ["1", "2", "3", "1", "3"]
     cache = a_cache()
     engine = Engine(Brightness(), decode, batch_size=2)
-    done, hits = run_cached(engine, items, str.encode, cache, top_k=1, late=PostponedError)
+    done, hits = run_cached(engine, refs, str.encode, cache, top_k=1, late=PostponedError)
     result, postponed = split_postponed(done)
     assert (postponed, hits) == ([2, 4], 2)
     assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [1, 2, 1]
-    again, _ = run_cached(engine, items, str.encode, cache, top_k=1, late=PostponedError)
+    again, _ = run_cached(engine, refs, str.encode, cache, top_k=1, late=PostponedError)
     assert [outcome[0] for outcome in decode_outcomes(again.lines)] == [1, 2, 3, 1, 3]
 
 
 def test_the_first_batch_is_never_put_off() -> None:
-    items = [Item("a", "1"), Item("b", "2"), Item("c", "3")]
-    done = Engine(Brightness(), decode, batch_size=2).run(items, str.encode, top_k=1, late=PostponedError)
+    done = Engine(Brightness(), decode, batch_size=2).run(["1", "2", "3"], str.encode, top_k=1, late=PostponedError)
     assert split_postponed(done)[1] == [2]
 
 

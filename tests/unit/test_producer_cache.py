@@ -12,7 +12,6 @@ import pytest
 
 from jobs.content_cache import ContentCache
 from jobs.errors import CorruptImageError, NotFoundError
-from jobs.items import Item
 from jobs.ledger import Ledger
 from worker.cached import run_cached, space_of
 from worker.engine import ChunkResult, Engine
@@ -62,9 +61,8 @@ def run(cache: ContentCache) -> Callable[..., tuple[ChunkResult, int, int]]:
 
     def run(*refs: str, model: Model | None = None, top_k: int = 2) -> tuple[ChunkResult, int, int]:
         model = model or Model()
-        items = [Item(str(number), ref) for number, ref in enumerate(refs)]
-        done, hits = run_cached(Engine(model, decode), items, fetch, cache, top_k=top_k)
-        plain = Engine(model, decode).run(items, fetch, top_k=top_k)
+        done, hits = run_cached(Engine(model, decode), refs, fetch, cache, top_k=top_k)
+        plain = Engine(model, decode).run(refs, fetch, top_k=top_k)
         assert (done.lines, done.succeeded, done.failed) == (plain.lines, plain.succeeded, plain.failed)
         return done, hits, model.computed - plain.succeeded
 
