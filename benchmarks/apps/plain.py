@@ -40,11 +40,10 @@ def classify(path: str) -> list[int]:
     """Indices and scores of one image's labels."""
     import orjson
 
-    from jobs.items import Item
 
     def read(name: str) -> bytes:
         with open(name, "rb", buffering=0) as file:
             return file.read()
 
-    found: list[int] = orjson.loads(engine().run([Item(path, path)], read, top_k=5).lines)
+    found: list[int] = orjson.loads(engine().run([path], read, top_k=5).lines)
     return found
