@@ -13,8 +13,8 @@ import struct
 from isal import isal_zlib
 from PIL import Image
 
-from worker.kernels import kernel
-from worker.picture import Picture, upright
+from worker.kernels import Kernel, kernel
+from worker.picture import Picture, Pixels, upright
 
 __all__ = ["read_plain"]
 
@@ -46,9 +46,8 @@ def read_plain(data: bytes, max_pixels: int) -> Picture | None:
         return None
     if compiled is None:
         return _by_pillow(mode, (width, height), packed)
-    rows = _inflated(packed, height * (1 + width * channels))
-    pixels = compiled.unfiltered(rows, width, height, channels) if rows else None
-    if pixels is None or channels != 4:
+    pixels = _restored(compiled, packed, width, height, channels)
+    if pixels is None or mode != "RGBA":
         return pixels
     return upright(Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1))
 
@@ -76,14 +75,15 @@ def _deflated(data: bytes) -> bytes | memoryview | None:
     return found[0] if len(found) == 1 else b"".join(found) or None
 
 
-def _inflated(packed: bytes | memoryview, size: int) -> bytes | None:
-    """``size`` bytes and no more, and the checksum behind them."""
+def _restored(compiled: Kernel, packed: bytes | memoryview, width: int, height: int, channels: int) -> Pixels | None:
+    """The pixels, of exactly as many bytes as these need, and a right checksum behind them; no more is inflated."""
+    size = height * (1 + width * channels)
     inflate = isal_zlib.decompressobj()
     try:
-        found = inflate.decompress(packed, size + 1)
+        rows = inflate.decompress(packed, size + 1)
     except isal_zlib.error:  # type: ignore[misc]  # a class, whatever its stubs say
         return None
-    return found if inflate.eof and len(found) == size else None
+    return compiled.unfiltered(rows, width, height, channels) if inflate.eof and len(rows) == size else None
 
 
 def _by_pillow(mode: str, size: tuple[int, int], packed: bytes | memoryview) -> Picture | None:

@@ -40,7 +40,6 @@ def classify(path: str) -> list[int]:
     """Indices and scores of one image's labels."""
     import orjson
 
-
     def read(name: str) -> bytes:
         with open(name, "rb", buffering=0) as file:
             return file.read()
