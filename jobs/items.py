@@ -181,7 +181,7 @@ def decode_refs(payload: bytes) -> tuple[list[str], int]:
     try:
         header, *lines = orjson.loads(b"[" + payload.replace(b"\n", b",") + b"]")
         begin = f"{header['base']}/" if header["base"] else ""
-        return [begin + line if isinstance(line, str) else line[1] for line in lines], int(header["t"])
+        return [begin + line if isinstance(line, str) else Item(*line).ref for line in lines], int(header["t"])
     except (ValueError, LookupError, TypeError) as exc:
         raise InvalidItemError(f"chunk cannot be read: {type(exc).__name__}") from exc
 

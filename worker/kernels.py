@@ -30,8 +30,8 @@ LANES = 16
 MOST_ROW = 1 << 17
 #: Bytes that a thread keeps for reading at an eighth; it never touches most of them, so that they are not resident.
 MOST_EIGHTH = 1 << 26
-#: Bytes of a PNG's row that C can count.
-MOST_PNG_ROW = (1 << 31) - 2
+#: Rows of a PNG, and bytes of one, that C can count.
+MOST_PNG = (1 << 31) - 2
 
 
 class _CAxis(ctypes.Structure):
@@ -125,12 +125,12 @@ class Kernel:
     def unfiltered(self, rows: bytes, width: int, height: int, channels: int) -> Pixels | None:
         """The pixels of a PNG's inflated rows: uint8[height, width, channels], with 1, 3 or 4 of these.
 
-        ``None``: a row's filter is none that there is, or it is too long.
+        ``None``: a row's filter is none that there is, or there are too many of them, or too long ones.
         """
         row = width * channels
         if len(rows) != height * (1 + row) or channels not in (1, 3, 4):
             raise ValueError(f"{len(rows)} bytes for {width} x {height} pixels with {channels} channels")
-        if row > MOST_PNG_ROW:
+        if max(row, height) > MOST_PNG:
             return None
         result = np.empty((height + 1, width, channels), np.uint8)  # behind a row of zeros, which the first one needs
         return result[1:] if self._unfilter(rows, height, row, channels, result.ctypes.data) else None
@@ -163,10 +163,12 @@ def kernel() -> Kernel | None:
         return None
     try:
         library = ctypes.CDLL(str(path))
+        return Kernel(library) if library.labelmill_is_usable() else None
     except OSError as exc:  # of another machine, or where nothing may be run from
         log.warning("the compiled half of decoding cannot be loaded: %s", exc)
-        return None
-    return Kernel(library) if library.labelmill_is_usable() else None
+    except AttributeError as exc:
+        log.warning("the compiled half of decoding is of another version, and not used: install again (%s)", exc)
+    return None
 
 
 def built() -> Path | None:

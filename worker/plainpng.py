@@ -26,8 +26,12 @@ _MODES = {
     b"\x08\x02\x00\x00\x00": ("RGB", 3),
     b"\x08\x06\x00\x00\x00": ("RGBA", 4),
 }
-#: Chunks that change no pixel of what is made here; colour profiles and words are not even looked at.
-_IDLE = frozenset({b"gAMA", b"sRGB", b"cHRM", b"iCCP", b"sBIT", b"bKGD", b"pHYs", b"tIME", b"tEXt", b"zTXt", b"iTXt"})
+#: Chunks that change no pixel of what is made here, whatever they hold; but for words that Pillow takes for EXIF.
+_WORDS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+_IDLE = _WORDS | {b"gAMA", b"sRGB", b"cHRM", b"iCCP", b"sBIT", b"bKGD", b"pHYs", b"tIME"}
+_EXIF = b"exif\0"
+#: The largest window that zlib's header may name (RFC 1950, CINFO); ISA-L takes larger ones.
+_MOST_WINDOW = 7
 #: Where IHDR begins, which is the first chunk; and the length and type before a chunk's data.
 _FIRST, _HEAD = 8, struct.Struct(">I4s")
 
@@ -52,9 +56,9 @@ def read_plain(data: bytes, max_pixels: int) -> Picture | None:
     return upright(Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1))
 
 
-def _deflated(data: bytes) -> bytes | memoryview | None:
+def _deflated(data: bytes) -> bytearray | None:
     """What the IDAT chunks hold, of a file that is sound and has nothing else that matters."""
-    found: list[memoryview] = []
+    found: bytearray | None = None  # and not the parts: a file may have millions, with nothing in them
     view, at, last, before = memoryview(data), _FIRST, len(data) - 12, b""
     while at <= last:
         length, kind = _HEAD.unpack_from(data, at)
@@ -64,18 +68,21 @@ def _deflated(data: bytes) -> bytes | memoryview | None:
         if kind == b"IEND":
             break
         if kind == b"IDAT":
-            if found and before != kind:  # what is apart is not read by everybody
+            if found is None:
+                found = bytearray(view[at + 8 : end])
+            elif before == kind:
+                found += view[at + 8 : end]
+            else:  # what is apart is not read by everybody
                 return None
-            found.append(view[at + 8 : end])
-        elif kind not in _IDLE and at != _FIRST:
+        elif (kind not in _IDLE and at != _FIRST) or (kind in _WORDS and data.startswith(_EXIF, at + 8)):
             return None
         at, before = end + 4, kind
     else:
         return None
-    return found[0] if len(found) == 1 else b"".join(found) or None
+    return found if found and found[0] >> 4 <= _MOST_WINDOW else None
 
 
-def _restored(compiled: Kernel, packed: bytes | memoryview, width: int, height: int, channels: int) -> Pixels | None:
+def _restored(compiled: Kernel, packed: bytearray, width: int, height: int, channels: int) -> Pixels | None:
     """The pixels, of exactly as many bytes as these need, and a right checksum behind them; no more is inflated."""
     size = height * (1 + width * channels)
     inflate = isal_zlib.decompressobj()
@@ -86,7 +93,7 @@ def _restored(compiled: Kernel, packed: bytes | memoryview, width: int, height: 
     return compiled.unfiltered(rows, width, height, channels) if inflate.eof and len(rows) == size else None
 
 
-def _by_pillow(mode: str, size: tuple[int, int], packed: bytes | memoryview) -> Picture | None:
+def _by_pillow(mode: str, size: tuple[int, int], packed: bytearray) -> Picture | None:
     try:
         return upright(Image.frombytes(mode, size, packed, "zip", mode, False))
     except ValueError:  # the plugin says what is wrong with it

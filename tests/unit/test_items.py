@@ -44,7 +44,17 @@ def test_an_item_below_the_base_is_only_its_name_on_the_wire() -> None:
     assert encode_chunk([Item("a/b.jpg", "/data/a/b.jpg")], base="/data").split(b"\n")[1] == b'"a/b.jpg"'
 
 
-@pytest.mark.parametrize("payload", [b"", b"[]", b'{"base":""}', b'{"base":"","t":1}\n["only-an-id"]', b"\xff\n"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b'{"base":""}',
+        b'{"base":"","t":1}\n["only-an-id"]',
+        b'{"base":"","t":1}\n["id","ref",null,4]',
+        b"\xff\n",
+    ],
+)
 def test_a_payload_of_another_form_is_refused(payload: bytes) -> None:
     for read in (decode_chunk, decode_refs):
         with pytest.raises(InvalidItemError):

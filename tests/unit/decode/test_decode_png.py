@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from tests.fuzz.mutations import damaged
 from tests.support.compiled import compiled
 from tests.support.pictures import AS_IT_IS, SIDE, chunk, difference, picture, png, saved
 from worker import decode as decoding
-from worker import plainpng
+from worker import kernels, plainpng
 from worker.decode import DecodeLimits, decode
 from worker.kernels import Kernel
 from worker.models.card import Preprocessing
@@ -128,11 +130,39 @@ def test_many_pixel_chunks_with_idle_ones_around_them_are_one_picture() -> None:
     data = saved(picture(), "PNG")
     packed = idat(data)
     parts = [(b"IDAT", packed[at : at + 40]) for at in range(0, len(packed), 40)]
-    idle = (b"gAMA", bytes(4)), (b"iCCP", b"none\0\0?"), (b"tEXt", b"transparency\0words")
-    data = in_pieces(data, *idle, *parts, (b"tIME", bytes(7)), END)
+    for kind in (b"gAMA", b"sRGB", b"cHRM", b"iCCP", b"sBIT", b"bKGD", b"pHYs", b"tIME", b"tEXt", b"zTXt", b"iTXt"):
+        idle = (kind, b"transparency\0words")
+        for pieces in ([idle, *parts, END], [(b"IDAT", b""), *parts, (b"IDAT", b""), idle, END]):
+            found = read_plain(in_pieces(data, *pieces), ANY)
+            assert found is not None, kind
+            assert np.array_equal(pixels_of(found), np.asarray(picture()))
+
+
+@pytest.mark.usefixtures("_either")
+@pytest.mark.parametrize("mode", KINDS)
+def test_words_that_pillow_takes_for_exif_turn_the_picture(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    words = (b"tEXt", b"exif\0" + exif.tobytes().removeprefix(b"Exif\0\0"))
+    data = saved(picture(mode), "PNG")
+    turned = in_pieces(data, words, (b"IDAT", idat(data)), END)
+    ours = decode(turned, AS_IT_IS)
+    assert not np.array_equal(ours, decode(data, AS_IT_IS))
+    monkeypatch.setattr(decoding, "read_plain", lambda data, max_pixels: None)
+    assert np.array_equal(ours, decode(turned, AS_IT_IS))
+
+
+def test_millions_of_empty_pixel_chunks_take_no_memory() -> None:
+    compiled()
+    data = saved(picture(), "PNG")
+    at = data.index(b"IDAT") - 4
+    data = data[:at] + chunk((b"IDAT", b"")) * 200_000 + data[at:]
+    tracemalloc.start()
     found = read_plain(data, ANY)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert found is not None
-    assert np.array_equal(pixels_of(found), np.asarray(picture()))
+    assert most < 1 << 18
 
 
 #: Of a sound file and of what its IDAT holds: files that are not plain, or not sound.
@@ -143,6 +173,13 @@ _NOT_PLAIN: dict[str, Callable[[bytes, bytes], bytes]] = {
     "pixels apart": lambda data, packed: in_pieces(
         data, (b"IDAT", packed[:50]), (b"tIME", bytes(7)), (b"IDAT", packed[50:]), END
     ),
+    "pixels apart from an empty chunk of them": lambda data, packed: in_pieces(
+        data, (b"IDAT", b""), (b"tIME", bytes(7)), (b"IDAT", packed), END
+    ),
+    "a chunk that nobody knows": lambda data, packed: in_pieces(data, (b"prIv", b"?"), (b"IDAT", packed), END),
+    "only empty pixel chunks": lambda data, packed: in_pieces(data, (b"IDAT", b""), END),
+    "no pixel across": lambda data, packed: png((0, SIDE, 8, 2, 0), bytes(SIDE)),
+    "a window larger than there may be": lambda data, packed: in_pieces(data, (b"IDAT", b"\xf8\0" + packed[2:]), END),
     "no end": lambda data, packed: in_pieces(data, (b"IDAT", packed)),
     "no pixels": lambda data, packed: in_pieces(data, END),
     "two headers": lambda data, packed: in_pieces(data, (b"IHDR", data[16:29]), (b"IDAT", packed), END),
@@ -231,3 +268,24 @@ def test_rows_of_another_size_than_they_should_have_are_refused() -> None:
         with pytest.raises(ValueError, match="pixels with"):
             kernel.unfiltered(rows, 3, 2, channels)
     assert kernel.unfiltered(bytes(20), 3, 2, 3) is not None
+
+
+def test_more_rows_than_c_can_count_are_left_to_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "MOST_PNG", 3)
+    kernel: Kernel = compiled()
+    assert kernel.unfiltered(bytes(3 * 4), 3, 3, 1) is not None
+    assert kernel.unfiltered(bytes(4 * 4), 3, 4, 1) is None
+    assert kernel.unfiltered(bytes(3 * 5), 4, 3, 1) is None
+
+
+def test_a_library_of_another_version_is_not_used_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiled()
+    source = tmp_path / "old.c"
+    source.write_text("int labelmill_is_usable(void) { return 1; }")
+    library = tmp_path / "old.so"
+    subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    monkeypatch.setattr(kernels, "built", lambda: library)
+    assert kernels.kernel.__wrapped__() is None
+    assert "another version" in caplog.text
