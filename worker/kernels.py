@@ -2,7 +2,7 @@
 
 Installing builds it where there is a C compiler. Without it NumPy resizes in three times the time, see
 :mod:`worker.resample`; libjpeg-turbo reads a JPEG at an eighth of its size in four times the time, and Pillow a plain
-PNG in two to five times.
+PNG in one and a half to four times.
 """
 
 from __future__ import annotations

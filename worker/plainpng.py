@@ -1,7 +1,7 @@
-"""The short way for plain PNGs: 8 bits a channel in colour or grey, with or without alpha for colour.
+"""The short way for plain PNGs: 8 bits a channel in grey or colour, this one with or without alpha.
 
-Only the walk over the chunks is done here. ISA-L inflates what they hold in less than half of zlib's time, and
-``worker/unfilter.c`` restores four rows at once. Without what is compiled, Pillow's own decoder reads small files,
+Only the walk over the chunks is done here. ISA-L inflates what they hold, photographs in less than half of zlib's time,
+and ``worker/unfilter.c`` restores four rows at once. Without what is compiled, Pillow's own decoder reads small files,
 thumbnails by the thousand, of which its PNG plugin is half the cost. The pixels are the same. Whatever is not plain
 (palette, other depths, interlace, animation, EXIF), or not sound, is left to the plugin, which says what is wrong.
 """
