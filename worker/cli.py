@@ -29,6 +29,8 @@ COMMANDS = {
     "tune": ("worker.commands.tune", "find the best pool, threads and batch size for a model on this machine"),
     "health": ("worker.health", "say whether the worker is ready"),
 }
+#: Those of them that make a model file.
+MAKERS = ("export", "prepare", "quantize")
 #: The same as where a model's runtime is not installed.
 EXIT_NOT_INSTALLED = ModelUnsupportedError.exit_code
 EXAMPLES = """examples:
@@ -62,15 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; an error of ours is one line on stderr and its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((argument for argument in arguments if argument in COMMANDS), None)
-    args = build_parser(command).parse_args(arguments)
     try:
+        args = build_parser(command).parse_args(arguments)
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
     except LabelmillError as error:
         print(f"labelmill-worker: {error.message}", file=sys.stderr)
         return error.exit_code
     except ImportError as error:
-        extra = {"serve": "onnx] or labelmill[torch"}.get(args.command, "export")
-        print(f"labelmill-worker: {args.command} needs {error.name}; install labelmill[{extra}]", file=sys.stderr)
+        extra = "export" if command in MAKERS else "onnx] or labelmill[torch"
+        print(f"labelmill-worker: {command} needs {error.name}; install labelmill[{extra}]", file=sys.stderr)
         return EXIT_NOT_INSTALLED
     except KeyboardInterrupt:
         return 130

@@ -172,7 +172,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         def say(exc: BaseException, interval: float) -> None:
             nonlocal failed
             failed = True
-            VOICE.gone(BrokerUnavailableError(f"the broker does not answer ({type(exc).__name__})"))
+            VOICE.gone(BrokerUnavailableError(f"the broker at {conn.as_uri()} does not answer ({type(exc).__name__})"))
 
         wait_s = random.uniform(1.0, 1.5)  # so that a fleet does not come back in one wave
         conn.ensure_connection(

@@ -122,18 +122,19 @@ class Kernel:
         is_read = self._eighth(data, len(data), width, height, channels, *box, goal, room_for)
         return result if is_read else None
 
-    def unfiltered(self, rows: bytes, width: int, height: int, channels: int) -> Pixels | None:
-        """The pixels of a PNG's inflated rows: uint8[height, width, channels], with 1, 3 or 4 of these.
+    def unfilter(self, rows: bytes, result: Pixels, first: int = 0) -> bool:
+        """Restore inflated rows of a PNG, a byte for the filter before each, into ``result`` behind its row ``first``.
 
-        ``None``: a row's filter is none that there is, or there are too many of them, or too long ones.
+        ``result``: uint8[height + 1, width, 1, 3 or 4], its first row zeros, the others restored up to ``first``.
+        False, with nothing done: a row's filter is none that there is.
         """
-        row = width * channels
-        if len(rows) != height * (1 + row) or channels not in (1, 3, 4):
+        height, width, channels = result.shape
+        count, rest = divmod(len(rows), 1 + width * channels)
+        if rest or not 0 <= first <= height - 1 - count or channels not in (1, 3, 4) or not result.flags.c_contiguous:
             raise ValueError(f"{len(rows)} bytes for {width} x {height} pixels with {channels} channels")
-        if max(row, height) > MOST_PNG:
-            return None
-        result = np.empty((height + 1, width, channels), np.uint8)  # behind a row of zeros, which the first one needs
-        return result[1:] if self._unfilter(rows, height, row, channels, result.ctypes.data) else None
+        if max(width * channels, height) > MOST_PNG:
+            raise ValueError(f"{width} x {height} pixels are too many")
+        return bool(self._unfilter(rows, count, width * channels, channels, result[first:].ctypes.data))
 
     def _pass_across(self, source: Pixels, taps: Taps, result: Pixels) -> None:
         rows, width, channels = source.shape

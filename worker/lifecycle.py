@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from billiard.process import current_process
 from celery import Celery, bootsteps
@@ -31,7 +31,7 @@ from kombu.exceptions import OperationalError
 from jobs import logs
 from jobs.backlog import BacklogWatch
 from jobs.connection import connect
-from jobs.errors import CrashedWorkerError, LabelmillError, ModelFileError, UsageError
+from jobs.errors import CrashedWorkerError, LabelmillError, ModelFileError, ModelUnsupportedError, UsageError
 from jobs.lanes import interactive, served_by
 from jobs.orphans import end_with_parent
 from jobs.patience import GONE
@@ -48,6 +48,9 @@ from worker.requests import settle_lost
 from worker.revoked import revoked
 from worker.wards import Slots, Wards
 from worker.watch import Watch
+
+if TYPE_CHECKING:
+    from worker.warm import Warm
 
 __all__ = ["install", "report_crash"]
 
@@ -196,10 +199,8 @@ def _set_up_process(**_: Any) -> None:
         end_with_parent(signal.SIGKILL)  # a killed worker leaves no process behind that nobody watches
         if os.getppid() != mine.pid:
             os._exit(1)  # it was killed before that
-    from worker import warm  # here first: neither torch nor onnxruntime may have run before the fork
-
     try:
-        made = warm.set_up(mine.settings, note=_note(mine), count=_count(mine), is_closed=mine.slots.is_closed)
+        made = _made(mine)
     except LabelmillError as exc:
         if os.getpid() == mine.pid:  # pools of one process or of threads: nobody would read a report
             raise _failed(exc.message, exc.exit_code) from exc
@@ -210,6 +211,17 @@ def _set_up_process(**_: Any) -> None:
         _report(mine, {"error": f"{type(exc).__name__}: {exc}", "exit_code": ModelFileError.exit_code})
         raise SystemExit(ModelFileError.exit_code) from exc
     _report(mine, {"images_per_s": made.images_per_s, "pid": os.getpid()})
+
+
+def _made(mine: _Installed) -> Warm:
+    """The warm models. Raises a :class:`~jobs.errors.LabelmillError` that says what is wrong, or what is lacking."""
+    try:
+        from worker import warm  # here first: neither torch nor onnxruntime may have run before the fork
+
+        return warm.set_up(mine.settings, note=_note(mine), count=_count(mine), is_closed=mine.slots.is_closed)
+    except ImportError as exc:
+        lacking = f"a worker needs {exc.name or exc}; install labelmill[onnx] or labelmill[torch]"
+        raise ModelUnsupportedError(lacking) from exc
 
 
 def _note(mine: _Installed) -> Callable[[str], None]:

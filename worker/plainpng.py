@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import struct
 
-from isal import isal_zlib
+import numpy as np
+from isal import igzip_lib, isal_zlib
 from PIL import Image
 
-from worker.kernels import Kernel, kernel
+from worker.kernels import MOST_PNG, Kernel, kernel
 from worker.picture import Picture, Pixels, upright
 
 __all__ = ["read_plain"]
 
 #: Bytes of a file up to which Pillow's Python costs more than its decoding, so that it pays to go round it.
 SMALL_BYTES = 1 << 16
+#: Bytes of rows that are inflated and restored in one go: about what a core's cache holds.
+PIECE = 1 << 18
 #: IHDR's last five bytes of a plain image (depth, colour type, compression, filter, interlace): its mode and channels.
 _MODES = {
     b"\x08\x00\x00\x00\x00": ("L", 1),
@@ -83,14 +86,25 @@ def _deflated(data: bytes) -> bytearray | None:
 
 
 def _restored(compiled: Kernel, packed: bytearray, width: int, height: int, channels: int) -> Pixels | None:
-    """The pixels, of exactly as many bytes as these need, and a right checksum behind them; no more is inflated."""
-    size = height * (1 + width * channels)
-    inflate = isal_zlib.decompressobj()
-    try:
-        rows = inflate.decompress(packed, size + 1)
-    except isal_zlib.error:  # type: ignore[misc]  # a class, whatever its stubs say
+    """The pixels, of exactly as many bytes as these need, and a right checksum behind them; no more is inflated.
+
+    Some rows at a time: together they take as much memory as the pixels.
+    """
+    row = 1 + width * channels
+    if max(row, height) > MOST_PNG:
         return None
-    return compiled.unfiltered(rows, width, height, channels) if inflate.eof and len(rows) == size else None
+    pixels = np.empty((1 + height, width, channels), np.uint8)
+    pixels[0] = 0  # what is above the first
+    inflate, step = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB), max(1, PIECE // row)
+    try:
+        for first in range(0, height, step):
+            size, is_last = min(step, height - first) * row, first + step >= height
+            rows = inflate.decompress(b"" if first else packed, size + is_last)
+            if len(rows) != size or not compiled.unfilter(rows, pixels, first):
+                return None
+    except (igzip_lib.IsalError, EOFError):  # type: ignore[misc]  # a class, whatever its stubs say
+        return None
+    return pixels[1:] if inflate.eof else None
 
 
 def _by_pillow(mode: str, size: tuple[int, int], packed: bytearray) -> Picture | None:

@@ -131,15 +131,14 @@ AVX2 INLINE void restore_all(int channels, const uint8_t *filtered, int rows, in
     }
 }
 
-/* `rows` of a byte for the filter and `bytes` of pixels with 1, 3 or 4 channels, to rows of pixels behind one of zeros, which
- * lies above the first. Returns whether there are all those filters; if not, the result holds anything. */
-AVX2 int labelmill_unfilter(const uint8_t *filtered, int32_t rows, int32_t bytes, int32_t channels, uint8_t *result) {
+/* `rows` of a byte for the filter and `bytes` of pixels with 1, 3 or 4 channels, to rows of pixels behind the one that lies
+ * `above` the first: zeros at the top. Returns whether there are all those filters; if not, what is behind it stays. */
+AVX2 int labelmill_unfilter(const uint8_t *filtered, int32_t rows, int32_t bytes, int32_t channels, uint8_t *above) {
     for (int32_t row = 0; row < rows; row++)
         if (filtered[row * (ptrdiff_t)(1 + bytes)] > PAETH) return 0;
-    memset(result, 0, (size_t)bytes);
-    if (channels == 1) restore_all(1, filtered, rows, bytes, result);
-    if (channels == 3) restore_all(3, filtered, rows, bytes, result);
-    if (channels == 4) restore_all(4, filtered, rows, bytes, result);
+    if (channels == 1) restore_all(1, filtered, rows, bytes, above);
+    if (channels == 3) restore_all(3, filtered, rows, bytes, above);
+    if (channels == 4) restore_all(4, filtered, rows, bytes, above);
     return 1;
 }
 

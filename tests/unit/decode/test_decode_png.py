@@ -262,20 +262,59 @@ def test_one_wrong_byte_is_seen(at: int) -> None:
         decode(bytes(data), AS_IT_IS)
 
 
+@pytest.mark.parametrize("mode", KINDS)
+def test_a_picture_in_many_pieces_is_one(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled()
+    data = made(mode, (33, 17), rows_of(mode, (33, 17), [row % 5 for row in range(17)]))
+    for piece in (1, 200, 300, 600, 2000):
+        monkeypatch.setattr(plainpng, "PIECE", piece)
+        found = read_plain(data, ANY)
+        assert found is not None
+        assert np.array_equal(pixels_of(found), by_the_plugin(data)), piece
+        spoilt = in_pieces(data, (b"IDAT", zlib.compress(zlib.decompress(idat(data))[:-1])), END)
+        assert read_plain(spoilt, ANY) is None
+
+
+def test_rows_take_little_memory_beside_their_pixels() -> None:
+    compiled()
+    size = (2000, 1000)
+    data = saved(picture("RGB", size), "PNG")
+    tracemalloc.start()
+    assert read_plain(data, ANY) is not None
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3 * size[0] * size[1] * 1.2
+
+
 def test_rows_of_another_size_than_they_should_have_are_refused() -> None:
     kernel: Kernel = compiled()
-    for rows, channels in ((bytes(19), 3), (bytes(21), 3), (bytes(14), 2)):
+    into = np.zeros((3, 3, 3), np.uint8)
+    for rows, result, first in (
+        (bytes(19), into, 0),
+        (bytes(21), into, 0),
+        (bytes(30), into, 0),
+        (bytes(20), into, 1),
+        (bytes(20), into, -1),
+        (bytes(14), np.zeros((3, 3, 2), np.uint8), 0),
+        (bytes(20), np.zeros((3, 6, 3), np.uint8)[:, ::2], 0),
+    ):
         with pytest.raises(ValueError, match="pixels with"):
-            kernel.unfiltered(rows, 3, 2, channels)
-    assert kernel.unfiltered(bytes(20), 3, 2, 3) is not None
+            kernel.unfilter(rows, result, first)
+    assert kernel.unfilter(bytes(20), into)
+    assert not kernel.unfilter(b"\5" + bytes(9), into, 1)
 
 
 def test_more_rows_than_c_can_count_are_left_to_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "MOST_PNG", 3)
     kernel: Kernel = compiled()
-    assert kernel.unfiltered(bytes(3 * 4), 3, 3, 1) is not None
-    assert kernel.unfiltered(bytes(4 * 4), 3, 4, 1) is None
-    assert kernel.unfiltered(bytes(3 * 5), 4, 3, 1) is None
+    high, wide = (made("L", size, rows_of("L", size, [0] * size[1])) for size in ((2, 5), (5, 2)))
+    for data in (high, wide):
+        monkeypatch.setattr(plainpng, "MOST_PNG", 1 << 20)
+        assert read_plain(data, ANY) is not None
+        monkeypatch.setattr(plainpng, "MOST_PNG", 4)
+        assert read_plain(data, ANY) is None
+    monkeypatch.setattr(kernels, "MOST_PNG", 3)
+    with pytest.raises(ValueError, match="too many"):
+        kernel.unfilter(bytes(5), np.zeros((2, 4, 1), np.uint8))
 
 
 def test_a_library_of_another_version_is_not_used_and_said(
