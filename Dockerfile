@@ -19,9 +19,9 @@ ARG PIP_NO_INDEX=
 # an argument ends with its stage, a variable does not; the images that are shipped have neither
 ENV PIP_INDEX_URL=$PIP_INDEX_URL PIP_NO_INDEX=$PIP_NO_INDEX PIP_FIND_LINKS=/wheels PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
-# The resize is compiled where there is a compiler, and takes three times the time where there is none.
+# Resizing and reading PNGs are compiled where there is a compiler, and take up to four times the time where there is none.
 RUN command -v gcc || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev; } \
-    || echo "no C compiler: images will be resized by NumPy"
+    || echo "no C compiler: images will be decoded by NumPy and Pillow"
 RUN python3 -m venv /opt/labelmill
 WORKDIR /src
 COPY deploy/docker/wheels /wheels
