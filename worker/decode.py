@@ -154,6 +154,8 @@ def _sniff(data: bytes) -> str:
 
 def _reason(exc: Exception) -> str:
     """Pillow's words in one printable line, without addresses of objects."""
+    if re.match(r"unpack(_from)? requires a buffer", str(exc)):
+        return "it ends too early"
     text = re.sub(r"<[^<>]* at 0x[0-9a-f]+>", "it", str(exc))
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text[:MAX_REASON] or type(exc).__name__
