@@ -15,7 +15,7 @@ help:            ## this list
 
 setup: $(STAMP)  ## make .venv and install the project into it
 
-$(STAMP): pyproject.toml constraints.txt worker/resample.c worker/eighth.c worker/huffman.h worker/unfilter.c
+$(STAMP): pyproject.toml constraints.txt $(wildcard worker/*.c worker/*.h)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@

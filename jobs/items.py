@@ -15,7 +15,8 @@ units of 1 / :data:`SCORE_UNITS`, or ``["error_code", "message"]``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -152,13 +153,10 @@ def _line(item: Item, begin: str) -> Any:
 
 def decode_chunk(payload: bytes) -> Chunk:
     """The chunk of a payload; raises :class:`InvalidItemError` where it is not of the form above."""
-    try:
-        header, *lines = orjson.loads(b"[" + payload.replace(b"\n", b",") + b"]")
+    with _readable():
+        header, lines = _parts(payload)
         base = header["base"]
-        items = tuple(_item(line, base) for line in lines)
-        return Chunk(items, int(header["t"]))
-    except (ValueError, KeyError, TypeError) as exc:
-        raise InvalidItemError(f"chunk cannot be read: {type(exc).__name__}") from exc
+        return Chunk(tuple(_item(line, base) for line in lines), int(header["t"]))
 
 
 def decode_names(payload: bytes) -> list[tuple[str, dict[str, Any] | None]]:
@@ -166,11 +164,9 @@ def decode_names(payload: bytes) -> list[tuple[str, dict[str, Any] | None]]:
 
     Raises :class:`InvalidItemError` where the payload is not of the form above.
     """
-    try:
-        _, *lines = orjson.loads(b"[" + payload.replace(b"\n", b",") + b"]")
+    with _readable():
+        _, lines = _parts(payload)
         return [(line, None) if isinstance(line, str) else (line[0], (*line, None)[2]) for line in lines]
-    except (ValueError, LookupError, TypeError) as exc:
-        raise InvalidItemError(f"chunk cannot be read: {type(exc).__name__}") from exc
 
 
 def decode_refs(payload: bytes) -> tuple[list[str], int]:
@@ -178,10 +174,23 @@ def decode_refs(payload: bytes) -> tuple[list[str], int]:
 
     Raises :class:`InvalidItemError` where the payload is not of the form above.
     """
-    try:
-        header, *lines = orjson.loads(b"[" + payload.replace(b"\n", b",") + b"]")
+    with _readable():
+        header, lines = _parts(payload)
         begin = f"{header['base']}/" if header["base"] else ""
         return [begin + line if isinstance(line, str) else Item(*line).ref for line in lines], int(header["t"])
+
+
+def _parts(payload: bytes) -> tuple[dict[str, Any], list[Any]]:
+    """The header and the line of each item."""
+    header, *lines = orjson.loads(b"[" + payload.replace(b"\n", b",") + b"]")
+    return header, lines
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What is not of the form above cannot be read."""
+    try:
+        yield
     except (ValueError, LookupError, TypeError) as exc:
         raise InvalidItemError(f"chunk cannot be read: {type(exc).__name__}") from exc
 

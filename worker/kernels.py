@@ -126,14 +126,14 @@ class Kernel:
         """Restore inflated rows of a PNG, a byte for the filter before each, into ``result`` behind its row ``first``.
 
         ``result``: uint8[height + 1, width, 1, 3 or 4], its first row zeros, the others restored up to ``first``.
-        False, with nothing done: a row's filter is none that there is.
+        False, with nothing done: a row's filter is none that there is, or there are too many rows, or too long ones.
         """
         height, width, channels = result.shape
         count, rest = divmod(len(rows), 1 + width * channels)
         if rest or not 0 <= first <= height - 1 - count or channels not in (1, 3, 4) or not result.flags.c_contiguous:
             raise ValueError(f"{len(rows)} bytes for {width} x {height} pixels with {channels} channels")
-        if max(width * channels, height) > MOST_PNG:
-            raise ValueError(f"{width} x {height} pixels are too many")
+        if max(width * channels, height - 1) >= MOST_PNG:
+            return False
         return bool(self._unfilter(rows, count, width * channels, channels, result[first:].ctypes.data))
 
     def _pass_across(self, source: Pixels, taps: Taps, result: Pixels) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from isal import igzip_lib, isal_zlib
 from PIL import Image
 
-from worker.kernels import MOST_PNG, Kernel, kernel
+from worker.kernels import Kernel, kernel
 from worker.picture import Picture, Pixels, upright
 
 __all__ = ["read_plain"]
@@ -91,8 +91,6 @@ def _restored(compiled: Kernel, packed: bytearray, width: int, height: int, chan
     Some rows at a time: together they take as much memory as the pixels.
     """
     row = 1 + width * channels
-    if max(row, height) > MOST_PNG:
-        return None
     pixels = np.empty((1 + height, width, channels), np.uint8)
     pixels[0] = 0  # what is above the first
     inflate, step = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB), max(1, PIECE // row)

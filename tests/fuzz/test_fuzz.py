@@ -101,10 +101,8 @@ def test_the_rows_of_a_png_are_restored_without_a_byte_out_of_place(tmp_path: Pa
     # or Python's own allocator hands out many small buffers of one block
     environment = {**os.environ, "PYTHONMALLOC": "malloc"}
     found = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE).stdout
-    assert (
-        found
-        == subprocess.run([sys.executable, "-c", ROWS.format(library="")], check=True, stdout=subprocess.PIPE).stdout
-    )
+    usual = [sys.executable, "-c", ROWS.format(library="")]
+    assert found == subprocess.run(usual, check=True, stdout=subprocess.PIPE).stdout
 
 
 def test_a_process_that_dies_is_followed_by_another_and_its_file_is_named() -> None:
