@@ -38,6 +38,8 @@ class BareLoop:
         self.model = model
         self.processes = processes or len(os.sched_getaffinity(0))
         self.batch_size = batch_size
+        #: At that batch size, as :meth:`tune` has found.
+        self.images_per_s = 0.0
 
     def __enter__(self) -> BareLoop:
         context = multiprocessing.get_context("spawn")
@@ -78,6 +80,7 @@ class BareLoop:
         finalists = sorted(rates, key=rates.__getitem__)[-FINALISTS:]
         rates = self._rates(finalists, paths, rounds)
         self.batch_size = max(rates, key=rates.__getitem__)
+        self.images_per_s = rates[self.batch_size]
         return rates
 
     def _rates(self, sizes: Sequence[int], paths: Sequence[Path], rounds: int) -> dict[int, float]:

@@ -22,30 +22,35 @@ __all__ = ["PHOTO_MODEL", "TINY_MODEL", "bulk", "images", "int8", "large", "phot
 PHOTO_MODEL, TINY_MODEL = "efficientnet-lite0", "cifar10-cnn"
 #: The limit: the faster, in each round, of processes that were there before and of new ones, as ours are.
 BARE = ("bare", "bare anew")
-#: Images that new processes are given before they are measured: chunks are as large as was measured.
-WARM = 200
+#: Photographs of a run at the most, and seconds that the bare loop may take for them: where it needs longer they are
+#: halved, so that all parts together take under ten minutes on a slower machine, too.
+PHOTOS, RUN_S = 1600, 4.5
+#: Of them, as shares: those that go one by one, and those that new processes are given before they are measured, as
+#: chunks are as large as was measured.
+SINGLY, WARM = 4, 8
 #: Tiny images that go one by one, and that new processes are given before.
 CALLS = 4000
 
 
 def photo(rounds: int) -> tuple[list[Goal], Contest]:
     """Photographs and EfficientNet-Lite0."""
-    folder, paths = images("photo", 1600)
-    few = [base64.b64encode(path.read_bytes()).decode() for path in paths[:60]]
     contest = Contest()
-    names = [str(path) for path in paths[:400]]
     best = str(int8_model()) if is_int8_recommended() else PHOTO_MODEL
     with ExitStack() as stack:
-        bare = stack.enter_context(_bare(PHOTO_MODEL, paths[:200]))
+        bare = stack.enter_context(_bare(PHOTO_MODEL, images("photo", 400)[1][:200]))
+        folder, paths = images("photo", _affordable(bare.images_per_s))
+        names = [str(path) for path in paths[: len(paths) // SINGLY]]
+        warm = len(paths) // WARM
+        few = [base64.b64encode(path.read_bytes()).decode() for path in paths[:60]]
         textbook = stack.enter_context(celery_workers("textbook", PHOTO_MODEL, pool="prefork", warm=few[0]))
         plain = stack.enter_context(celery_workers("plain", PHOTO_MODEL, pool="solo", warm=names[0]))
         for _ in range(rounds):
             with bare.like() as anew, labelmill(PHOTO_MODEL) as client, labelmill(best) as other:
                 single = Calls(client.celery, "labelmill.classify", client.settings.broker_url)
-                anew.run(paths[:WARM])
-                single.run(names[:WARM])
+                anew.run(paths[:warm])
+                single.run(names[:warm])
                 for one, model in ((client, PHOTO_MODEL), (other, other.models()[0].name)):
-                    bulk(one, paths[:WARM], model, WARM)()
+                    bulk(one, paths[:warm], model, warm)()
                 contest.run(
                     {
                         "bare": _rate(bare.run, paths),
@@ -77,7 +82,7 @@ def tiny(rounds: int) -> tuple[list[Goal], Contest]:
             with bare.like() as anew, labelmill(TINY_MODEL) as client:
                 single = Calls(client.celery, "labelmill.classify", client.settings.broker_url, model=TINY_MODEL)
                 anew.run(paths[:CALLS])
-                single.run(names[:WARM])
+                single.run(names[: CALLS // WARM])
                 bulk(client, paths[:CALLS], TINY_MODEL, CALLS)()
                 contest.run(
                     {
@@ -143,6 +148,14 @@ def bulk(client: Labelmill, what: Path | list[Path], model: str, count: int) -> 
         return count / took
 
     return run
+
+
+def _affordable(images_per_s: float) -> int:
+    """Photographs of a run, where the bare loop does so many in a second."""
+    count = PHOTOS
+    while count > PHOTOS // 8 and count > RUN_S * images_per_s:
+        count //= 2
+    return count
 
 
 def _rate(run: Callable[[Sequence[Any]], float], what: Sequence[Any]) -> Callable[[], float]:
