@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jobs.errors import LabelmillError, UsageError
+from jobs.errors import LabelmillError
+from jobs.parser import Parser
 
 __all__ = ["build_parser", "entry", "main"]
 
@@ -45,16 +46,9 @@ EXAMPLES = """examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(UsageError.exit_code, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser; only ``command``, where it is given, gets its arguments."""
-    parser = _Parser(
+    parser = Parser(
         prog="labelmill",
         description="Classify images in bulk, on a queue that loses nothing.",
         epilog=EXAMPLES,

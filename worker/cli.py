@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.errors import LabelmillError, ModelUnsupportedError
+from jobs.parser import Parser
 
 __all__ = ["build_parser", "entry", "main"]
 
@@ -43,7 +44,7 @@ EXAMPLES = """examples:
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser; only ``command``, where it is given, gets its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="labelmill-worker",
         description="Make, check and serve model files.",
         epilog=EXAMPLES,

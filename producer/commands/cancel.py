@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from producer.commands.display import job_object, print_json
+from producer.commands.display import counted, job_object, print_json
 from producer.commands.options import add_job, connect, examples
 
 __all__ = ["add_arguments", "run"]
@@ -27,6 +27,6 @@ def run(args: argparse.Namespace) -> int:
     elif before.ended:
         print(f"job {job.id} had ended: nothing was cancelled")
     else:
-        leased = f"; {counts['leased']:,} are with workers and go on" if counts["leased"] else ""
-        print(f"job {job.id}: {counts['cancelled']:,} of {counts['total']:,} images cancelled{leased}")
+        leased = f"; with workers, and going on: {counts['leased']:,}" if counts["leased"] else ""
+        print(f"job {job.id}: {counts['cancelled']:,} of {counted(counts['total'], 'image')} cancelled{leased}")
     return 0

@@ -21,6 +21,7 @@ from rich.console import Console
 from jobs.errors import UsageError
 from jobs.settings import DEFAULT_MODEL, MODEL_SUFFIXES, Settings
 from producer.client import Job, Labelmill
+from producer.commands.display import counted
 from producer.commands.options import positive
 from producer.embedded import Embedded
 from producer.ids import check_ids
@@ -192,5 +193,5 @@ class _Beside:
 
 
 def _summary(watch: Watch, counts: Counter[str], output: Path | None) -> None:
-    parts = [f"{counts.total()} images", *(f"{n} {status}" for status, n in sorted(counts.items()))]
+    parts = [counted(counts.total(), "image"), *(f"{n:,} {status}" for status, n in sorted(counts.items()))]
     watch.note(", ".join(parts) + (f", written to {output}" if output else ""))

@@ -14,7 +14,17 @@ from rich.text import Text
 
 from jobs.records import JobStatus
 
-__all__ = ["ago", "console", "errors_console", "job_object", "print_fields", "print_json", "print_table", "time_of"]
+__all__ = [
+    "ago",
+    "console",
+    "counted",
+    "errors_console",
+    "job_object",
+    "print_fields",
+    "print_json",
+    "print_table",
+    "time_of",
+]
 
 #: Columns of what goes into a pipe, where nobody's window says.
 PIPE_WIDTH = 160
@@ -29,6 +39,11 @@ def console(file: IO[str] | None = None) -> Console:
 def errors_console() -> Console:
     """For stderr: progress, notes, errors."""
     return Console(stderr=True, highlight=False)
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 image``, ``2,000 images``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def print_json(value: Any, *, indent: bool = True) -> None:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict, replace
 
 from jobs.settings import Settings
-from producer.commands.display import print_json
+from producer.commands.display import counted, print_json
 from producer.commands.options import add_broker, add_json, examples
 
 __all__ = ["add_arguments", "run"]
@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         for finding in found:
             print(f"{finding.severity.upper()} {finding.code}: {finding.what}\n    {finding.remedy}")
-        print(f"{len(found)} findings of {len(CHECKS)} checks")
+        print(f"{counted(len(found), 'finding')} of {counted(len(CHECKS), 'check')}")
     return EXIT_UNWELL if any(args.strict or finding.severity == "error" for finding in found) else 0

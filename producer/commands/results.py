@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobs.errors import UsageError
 from jobs.items import Result
-from producer.commands.display import errors_console, print_json
+from producer.commands.display import counted, errors_console, print_json
 from producer.commands.options import add_job, connect, examples
 from producer.job import Job
 from producer.outputs import FORMATS, Writer, format_of, open_target, open_writer
@@ -92,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
         written, errors = _write(_with_all_columns(order, watch), watch)
     status = order.job.status()
     watch.note(
-        f"{written:,} results written to {order.output or 'stdout'}"
-        + (f", {errors:,} errors to {order.errors}" if order.errors else "")
+        f"{counted(written, 'result')} written to {order.output or 'stdout'}"
+        + (f", {counted(errors, 'error')} to {order.errors}" if order.errors else "")
         + ("" if status.ended else f"; job {status.job} goes on: {status.done:,} of {status.request_counts['total']:,}")
     )
     if args.json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from producer.commands.display import print_json
+from producer.commands.display import counted, print_json
 from producer.commands.options import add_job, connect, examples
 
 __all__ = ["add_arguments", "run"]
@@ -24,5 +24,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"id": job.id, "retried": retried})
     else:
-        print(f"job {job.id}: {retried:,} images run again" if retried else f"job {job.id}: nothing to run again")
+        again = f"{counted(retried, 'image')} to run again" if retried else "nothing to run again"
+        print(f"job {job.id}: {again}")
     return 0

@@ -15,6 +15,7 @@ from producer.outputs.target import open_target
 __all__ = ["FORMATS", "Writer", "format_of", "open_target", "open_writer"]
 
 FORMATS = ("jsonl", "csv", "parquet")
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
 def open_writer(
@@ -33,9 +34,16 @@ def open_writer(
 
 
 def format_of(path: Path | str) -> str | None:
-    """The format that the suffix of a file or URL names; None where it names none."""
+    """The format that the suffix of a file or URL names; None where there is no suffix, or one of any text.
+
+    Raises :class:`~jobs.errors.UsageError` where the suffix promises another format, as ``.xlsx`` or ``.gz``.
+    """
     suffix = PurePosixPath(path).suffix.lower()
-    return {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}.get(suffix)
+    if suffix in ("", ".txt"):
+        return None
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{path}: no format ends in {suffix}; say --format jsonl, csv or parquet to write it anyway")
+    return SUFFIXES[suffix]
 
 
 def _parquet(stream: IO[bytes], columns: Sequence[str] | None) -> Writer:

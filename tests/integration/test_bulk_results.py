@@ -160,7 +160,7 @@ def test_retry_runs_what_failed_again_all_or_by_code(job: Job, redis: RedisServe
     assert job.retry(code="fetch_timeout") == 4
     assert job.status().state == "in_progress"
     work(job, failing=False)
-    assert "36 images run again" in labelmill(redis, "retry", job.id).out
+    assert "36 images to run again" in labelmill(redis, "retry", job.id).out
     work(job, failing=False)
     assert "nothing to run again" in labelmill(redis, "retry", job.id).out
     found = list(job.results())

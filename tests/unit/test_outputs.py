@@ -129,7 +129,15 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "format"), [("a.jsonl", "jsonl"), ("a.CSV", "csv"), ("a.parquet", "parquet"), ("a.txt", None)]
+    ("name", "format"),
+    [("a.jsonl", "jsonl"), ("a.CSV", "csv"), ("a.parquet", "parquet"), ("a.txt", None), ("/dev/stdout", None)],
 )
 def test_a_suffix_names_its_format(name: str, format: str | None) -> None:
     assert format_of(Path(name)) == format
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.json", "a.jsonl.gz"])
+def test_a_suffix_of_no_format_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="no format ends in") as refused:
+        format_of(name)
+    assert name in str(refused.value)

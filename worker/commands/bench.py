@@ -66,10 +66,10 @@ def run(args: argparse.Namespace) -> int:
     """Time every setting and name the best for bulk work and for one image."""
     hand_on(args)
     rows: list[Row] = []
-    if not args.json:
-        print(f"{'batch':>5} {'threads':>7} {'images/s':>9} {'p50 ms':>8} {'p99 ms':>8}")
     for threads in args.threads or _threads(len(os.sched_getaffinity(0))):
         runtime = loader.load(args.file, threads=threads, device=asked_for(args.device))
+        if not rows and not args.json:
+            print(f"{'batch':>5} {'threads':>7} {'images/s':>9} {'p50 ms':>8} {'p99 ms':>8}")
         for batch in args.batches:
             rows.append(Row(threads, measure(runtime, batch, seconds=args.seconds)))
             if not args.json:

@@ -129,6 +129,21 @@ def test_a_number_out_of_range_is_named(arguments: list[str], said: str, capsys:
     assert said in lines_of_error(capsys)[-1]
 
 
+@pytest.mark.parametrize("arguments", [[], ["bogus"], ["check"], ["bench", "a.onnx", "--bogus"]])
+def test_a_wrong_command_line_gets_one_line(arguments: list[str], capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    (line,) = lines_of_error(capsys)
+    assert line.startswith("labelmill-worker")
+    assert line.endswith("--help")
+
+
+def test_no_table_is_begun_for_a_file_that_is_not_there(capsys: Capture) -> None:
+    assert main(["bench", "nofile.onnx"]) == 12
+    assert capsys.readouterr() == ("", "labelmill-worker: no such model file: nofile.onnx\n")
+
+
 def test_there_is_nothing_to_inspect_in_a_model_without_a_file(capsys: Capture) -> None:
     assert main(["inspect", "noop"]) == 2
 
