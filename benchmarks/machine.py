@@ -11,12 +11,18 @@ from pathlib import Path
 
 __all__ = ["machine"]
 
+#: What decides how fast a model is, as the kernel calls it: the same name may stand for processors with and without.
+VECTORS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
+
 
 def machine(packages: Sequence[str]) -> dict[str, str | int]:
     """Its processor and cores, the date, and the versions of Python and of some packages."""
-    names = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    described = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(":")[2].strip() for line in described if line.startswith("model name"))
+    flags = next((line.split() for line in described if line.startswith("flags")), [])
     return {
-        "processor": next(names, "").partition(":")[2].strip() or platform.machine(),
+        "processor": next(names, "") or platform.machine(),
+        "vectors": " ".join(name for name in VECTORS if name in flags),
         "cores": len(os.sched_getaffinity(0)),
         "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version(),

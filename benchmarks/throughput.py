@@ -22,14 +22,19 @@ __all__ = ["PHOTO_MODEL", "TINY_MODEL", "bulk", "images", "int8", "large", "phot
 PHOTO_MODEL, TINY_MODEL = "efficientnet-lite0", "cifar10-cnn"
 #: The limit: the faster, in each round, of processes that were there before and of new ones, as ours are.
 BARE = ("bare", "bare anew")
-#: Photographs of a run at the most, and seconds that the bare loop may take for them: where it needs longer they are
-#: halved, so that all parts together take under ten minutes on a slower machine, too.
-PHOTOS, RUN_S = 1600, 4.5
-#: Of them, as shares: those that go one by one, and those that new processes are given before they are measured, as
-#: chunks are as large as was measured.
-SINGLY, WARM = 4, 8
-#: Tiny images that go one by one, and that new processes are given before.
-CALLS = 4000
+#: Seconds that the images of a run may take: where they take longer they are halved, so that all parts together take
+#: under ten minutes on a slower machine, too.
+RUN_S = 4.5
+#: Images of a run, photographs at the most.
+PHOTOS, TINY, LARGE = 1600, 20_000, 216
+#: Of photographs, as shares: those that new processes are given before they are measured, as chunks are as large as was
+#: measured, and those of the slowest way.
+WARM, FEW = 8, 25
+#: Photographs that go one by one: of fewer, the first and the last are too large a share.
+SINGLY = 400
+#: Tiny images that go one by one, and that new processes are given before; plain Celery, which is that much slower than
+#: the bare loop, takes longest for them.
+CALLS, SLOWER = 4000, 25
 
 
 def photo(rounds: int) -> tuple[list[Goal], Contest]:
@@ -37,11 +42,11 @@ def photo(rounds: int) -> tuple[list[Goal], Contest]:
     contest = Contest()
     best = str(int8_model()) if is_int8_recommended() else PHOTO_MODEL
     with ExitStack() as stack:
-        bare = stack.enter_context(_bare(PHOTO_MODEL, images("photo", 400)[1][:200]))
-        folder, paths = images("photo", _affordable(bare.images_per_s))
-        names = [str(path) for path in paths[: len(paths) // SINGLY]]
+        bare = stack.enter_context(_bare(PHOTO_MODEL, images("photo", 400)[1][:120]))
+        folder, paths = images("photo", _affordable(PHOTOS, bare.images_per_s))
+        names = [str(path) for path in paths[:SINGLY]]
         warm = len(paths) // WARM
-        few = [base64.b64encode(path.read_bytes()).decode() for path in paths[:60]]
+        few = [base64.b64encode(path.read_bytes()).decode() for path in paths[: len(paths) // FEW]]
         textbook = stack.enter_context(celery_workers("textbook", PHOTO_MODEL, pool="prefork", warm=few[0]))
         plain = stack.enter_context(celery_workers("plain", PHOTO_MODEL, pool="solo", warm=names[0]))
         for _ in range(rounds):
@@ -72,25 +77,26 @@ def photo(rounds: int) -> tuple[list[Goal], Contest]:
 
 def tiny(rounds: int) -> tuple[list[Goal], Contest]:
     """32 x 32 PNGs and a small CNN."""
-    folder, paths = images("tiny", 20_000)
-    names = [str(path) for path in paths]
+    folder, paths = images("tiny", TINY)
     contest = Contest()
     with ExitStack() as stack:
-        bare = stack.enter_context(_bare(TINY_MODEL, paths[:10_000]))
+        bare = stack.enter_context(_bare(TINY_MODEL, paths[: TINY // 4]))
+        calls = _affordable(CALLS, bare.images_per_s / SLOWER)
+        names = [str(path) for path in paths[:calls]]
         plain = stack.enter_context(celery_workers("plain", TINY_MODEL, pool="solo", warm=names[0]))
         for _ in range(rounds):
             with bare.like() as anew, labelmill(TINY_MODEL) as client:
                 single = Calls(client.celery, "labelmill.classify", client.settings.broker_url, model=TINY_MODEL)
                 anew.run(paths[:CALLS])
-                single.run(names[: CALLS // WARM])
+                single.run(names[: calls // WARM])
                 bulk(client, paths[:CALLS], TINY_MODEL, CALLS)()
                 contest.run(
                     {
                         "bare": _rate(bare.run, paths),
                         "bare anew": _rate(anew.run, paths),
                         "bulk": bulk(client, folder, TINY_MODEL, len(paths)),
-                        "single": _rate(single.run, names[:CALLS]),
-                        "plain": _rate(plain.run, names[:CALLS]),
+                        "single": _rate(single.run, names),
+                        "plain": _rate(plain.run, names),
                     },
                     1,
                 )
@@ -114,7 +120,7 @@ def large(rounds: int) -> tuple[list[Goal], Contest]:
     if is_int8_recommended():
         recommended = ("scaled int8", "full int8")
         models |= {"full int8": int8_model(), "scaled int8": int8_model(scaled=True)}
-    contest = _variants(rounds, "large", 216, models)
+    contest = _variants(rounds, "large", LARGE, models)
     what = "12 megapixels: scaled / full decoding"
     return [
         Goal(f"{what}, float32", contest.ratio("scaled", "full"), 4),
@@ -150,10 +156,10 @@ def bulk(client: Labelmill, what: Path | list[Path], model: str, count: int) -> 
     return run
 
 
-def _affordable(images_per_s: float) -> int:
-    """Photographs of a run, where the bare loop does so many in a second."""
-    count = PHOTOS
-    while count > PHOTOS // 8 and count > RUN_S * images_per_s:
+def _affordable(most: int, images_per_s: float) -> int:
+    """Images of a run, of which so many are done in a second."""
+    count = most
+    while count > most // 8 and count > RUN_S * images_per_s:
         count //= 2
     return count
 
