@@ -73,7 +73,7 @@ def scores(model: onnx.ModelProto, images: list[Floats], *, optimised: bool = Tr
 
 
 def quantised(model: onnx.ModelProto, images: list[Floats], *, kept: tuple[str, ...] = ()) -> onnx.ModelProto:
-    """Its QDQ form, by ONNX Runtime's own tools alone."""
+    """Its QDQ form, by ONNX Runtime's own tools alone; of 7 bits, whose sums are right on every processor."""
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -92,6 +92,7 @@ def quantised(model: onnx.ModelProto, images: list[Floats], *, kept: tuple[str, 
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
+            reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=list(kept),
@@ -205,7 +206,7 @@ def test_a_refined_model_is_nearer_to_the_float_one() -> None:
     wanted = scores(model, others)
     plain = quantised(model, seen)
     before = error(scores(plain, others), wanted)
-    refine(plain, model, seen, bits=8)
+    refine(plain, model, seen, bits=7)
     assert error(scores(plain, others), wanted) < 0.9 * before  # most of it is of the activations
 
 
@@ -214,7 +215,7 @@ def test_it_has_the_means_of_the_float_one() -> None:
     wanted = scores(model, seen).mean(axis=(0, 2, 3))
     plain = quantised(model, seen)
     before = np.abs(scores(plain, seen, optimised=False).mean(axis=(0, 2, 3)) - wanted)
-    refine(plain, model, seen, bits=8)
+    refine(plain, model, seen, bits=7)
     after = np.abs(scores(plain, seen, optimised=False).mean(axis=(0, 2, 3)) - wanted)
     assert after.max() < before.max() / 10
 
@@ -223,7 +224,7 @@ def test_a_bias_alone_is_corrected_where_weights_stay_in_float32() -> None:
     model, seen = network(), pictures(32)
     mixed = quantised(model, seen, kept=("last",))
     weights = numpy_helper.to_array(next(t for t in mixed.graph.initializer if t.name == "w3"))
-    refine(mixed, model, seen, bits=8)
+    refine(mixed, model, seen, bits=7)
     found, wanted = (scores(m, seen, optimised=False).mean(axis=(0, 2, 3)) for m in (mixed, model))
     assert np.allclose(found, wanted, atol=1e-4)
     after = numpy_helper.to_array(next(t for t in mixed.graph.initializer if t.name == "w3"))
@@ -296,7 +297,7 @@ def test_what_cannot_be_refined_is_left_as_it_is(change: str) -> None:
         model.graph.node[2].input[2] = "b1"
     plain = quantised(model, seen, kept=("first", "depthwise") if change == "shared bias" else ())
     before = {tensor.name: numpy_helper.to_array(tensor) for tensor in plain.graph.initializer}
-    refine(plain, model, seen, bits=8)
+    refine(plain, model, seen, bits=7)
     after = {tensor.name: numpy_helper.to_array(tensor) for tensor in plain.graph.initializer}
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     left = {"padding by name": "w1_quantized", "shared bias": "b1"}[change]
