@@ -75,6 +75,24 @@ def _taken_apart() -> Iterator[None]:
         log.debug("a lost connection was used: %r", stumble)
 
 
+@contextmanager
+def _kept(pool: Any) -> Iterator[None]:
+    """Celery does not forget what a process of this pool has been given, and has not yet said that it has.
+
+    It would, as the broker gives that to another worker. But the process runs it all the same, and when this worker
+    ends, it waits for half a minute until somebody has read what it said of it.
+    """
+    jobs = getattr(getattr(pool, "_pool", None), "_cache", {})
+    given = [job for job in jobs.values() if job._write_to and not job._accepted]
+    for job in given:
+        job._accepted = True
+    try:
+        yield
+    finally:
+        for job in given:
+            job._accepted = job._worker_pid is not None  # which the process says with it
+
+
 def _are_limits(limits: Any) -> bool:
     """Whether these are what Celery takes for a hard and a soft time limit: seconds, or None."""
     try:
@@ -151,6 +169,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         if _Bed.fd < 0:
             _Bed.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         hub.add_reader(_Bed.fd, os.eventfd_read, _Bed.fd)
+
+    def on_close(self) -> None:
+        """The connection is lost, or this worker ends."""
+        with _kept(self.pool):
+            super().on_close()
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
         """The connection is lost: close it, and go on.

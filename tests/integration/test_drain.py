@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from producer.client import Labelmill
 from tests.support.images import POISON_APP, assert_books, ends_of, submit, write_images
-from tests.support.servers import RedisServer, eventually, worker_process
+from tests.support.servers import PATIENCE_S, RedisServer, eventually, worker_process
 from worker.drain import EXIT_HARD, KILL_S
 
+LEAVING_APP = "tests.support.leaving_app"
+#: Where single calls of the model wait.
+CALLS = "noop.interactive"
 DRAIN_S = 1.0
 
 
@@ -31,6 +35,30 @@ def test_sigterm_finishes_what_is_held_and_takes_no_more(redis: RedisServer, tmp
         assert ends_of(job) == dict.fromkeys(names, "succeeded")
     status = assert_books(job)
     assert (status.claims, status.recovered, status.late_finishes) == (status.chunks, 0, 0)
+
+
+@pytest.mark.parametrize(("pool", "when"), [("prefork", "taken"), ("prefork", "written"), ("threads", "taken")])
+def test_a_signal_at_the_moment_at_which_the_pool_gets_a_ticket(
+    redis: RedisServer, tmp_path: Path, pool: str, when: str
+) -> None:
+    names = write_images(tmp_path, 20)
+    with worker_process(redis, app=LEAVING_APP, pool=pool, file_roots=[tmp_path], env={"LEAVE_WHEN": when}) as worker:
+        job = submit(redis, tmp_path, chunk_size=4)
+        assert worker.wait() == 0, worker.log()
+    with worker_process(redis, file_roots=[tmp_path]):
+        assert ends_of(job) == dict.fromkeys(names, "succeeded")
+    status = assert_books(job)
+    assert (status.claims, status.recovered, status.late_finishes) == (status.chunks, 0, 0)
+
+
+def test_a_call_that_a_process_was_given_is_answered_and_not_given_back(redis: RedisServer, tmp_path: Path) -> None:
+    write_images(tmp_path, 1)
+    calls = Labelmill(settings=redis.settings).celery
+    with worker_process(redis, app=LEAVING_APP, file_roots=[tmp_path], env={"LEAVE_WHEN": "written"}) as worker:
+        call = calls.send_task("labelmill.classify", (str(tmp_path / "0000.jpg"),), queue=CALLS)
+        assert worker.wait() == 0, worker.log()
+    assert call.get(timeout=PATIENCE_S)["status"] == "succeeded"
+    assert redis.client.llen(CALLS) == 0
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
