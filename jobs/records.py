@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import orjson
 
 from jobs import lanes
+from jobs.errors import UsageError
 from jobs.items import Chunk, Item, decode_chunk, decode_refs
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "Next",
     "Page",
     "Queued",
+    "is_digest",
     "positions",
 ]
 
@@ -30,9 +34,16 @@ __all__ = [
 COUNTS = ("total", "queued", "leased", "succeeded", "failed", "cancelled", "expired")
 
 
+#: How a model file is named in full.
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
 @dataclass(frozen=True)
 class JobRequest:
-    """What a producer asks for. Times in seconds, counted from the making and from the end of the job."""
+    """What a producer asks for. Times in seconds, counted from the making and from the end of the job.
+
+    Raises :class:`~jobs.errors.UsageError` where that is nothing that a ledger can keep: everybody reads all jobs.
+    """
 
     model: str
     top_k: int = 5
@@ -43,10 +54,45 @@ class JobRequest:
     cache: bool = False
     webhook: str = ""
 
+    def __post_init__(self) -> None:
+        for what, is_right, wanted in (
+            ("model", _is_text(self.model) and self.model, "a name"),
+            ("top_k", _is_whole(self.top_k) and self.top_k > 0, "a whole number above 0"),
+            ("digest", self.digest == "" or is_digest(self.digest), "sha256: and 64 hexadecimal digits"),
+            ("metadata", _are_texts(self.metadata), "texts by name"),
+            ("expires_s", _is_time(self.expires_s), "seconds above 0"),
+            ("retention_s", _is_time(self.retention_s), "seconds above 0"),
+            ("webhook", _is_text(self.webhook), "a URL"),
+        ):
+            if not is_right:
+                raise UsageError(f"{what} must be {wanted}, not {str(getattr(self, what))[:80]!a}")
+
     @property
     def lane(self) -> str:
         """The queue of this job's tickets."""
         return lanes.bulk(self.model, self.digest)
+
+
+def is_digest(value: Any) -> bool:
+    """Whether this names a model file in full."""
+    return isinstance(value, str) and bool(DIGEST.fullmatch(value))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_text(value: Any) -> bool:
+    """Whether this can be written as UTF-8."""
+    return isinstance(value, str) and not re.search(r"[\ud800-\udfff]", value)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(_is_text(k) and _is_text(v) for k, v in value.items())
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from jobs.webhooks import Herald, check_webhook
 from producer.events import Event, listen
 from producer.ids import check_ids
 from producer.job import Job
+from producer.sending import check_chunk_size
 from producer.sources import By, Picture, Pictures, Source, open_source
 
 if TYPE_CHECKING:
@@ -175,9 +176,12 @@ class Labelmill:
 
         Images are read lazily, and sending waits while the backlog is deep. The same ``job_id`` again is the same
         job: what it has is not sent again. See :func:`~producer.sources.open_source` for ``by`` and for names.
+        Whether a worker serves the model is not asked, see :meth:`served`.
         Raises :class:`~jobs.errors.SourceError`, before anything is sent, where there is nothing to read or a
-        custom_id comes twice, and :class:`~jobs.errors.JobError` where the job was made for something else.
+        custom_id comes twice, :class:`~jobs.errors.UsageError` where an argument is none that a job can have, and
+        :class:`~jobs.errors.JobError` where the job was made for something else.
         """
+        check_chunk_size(chunk_size)
         source = self.source(images, model=model, digest=digest, by=by)
         if not (job_id and self.is_sealed(job_id)):
             check_ids(source)
@@ -227,9 +231,9 @@ class Labelmill:
             model=model,
             top_k=top_k,
             digest=digest,
-            metadata=dict(metadata or {}),
-            expires_s=expires_s or self.settings.expires_s,
-            retention_s=retention_s or self.settings.retention_s,
+            metadata={} if metadata is None else metadata,
+            expires_s=self.settings.expires_s if expires_s is None else expires_s,
+            retention_s=self.settings.retention_s if retention_s is None else retention_s,
             cache=cache,
             webhook=webhook,
         )

@@ -82,15 +82,19 @@ def _kept(pool: Any) -> Iterator[None]:
     It would, as the broker gives that to another worker. But the process runs it all the same, and when this worker
     ends, it waits for half a minute until somebody has read what it said of it.
     """
-    jobs = getattr(getattr(pool, "_pool", None), "_cache", {})
-    given = [job for job in jobs.values() if job._write_to and not job._accepted]
-    for job in given:
+    processes = getattr(pool, "_pool", None)
+    aside = getattr(processes, "outbound_buffer", ())
+    jobs = tuple(getattr(processes, "_cache", {}).values())
+    given = [(job, job._write_to) for job in jobs if job._write_to and not job._accepted and job not in aside]
+    for job, _ in given:
         job._accepted = True
     try:
         yield
     finally:
-        for job in given:
+        for job, process in given:
             job._accepted = job._worker_pid is not None  # which the process says with it
+            if not job._accepted and not process._is_alive():
+                job.discard()
 
 
 def _are_limits(limits: Any) -> bool:
@@ -120,17 +124,14 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
         super().__init__(on_known_request, *args, **kwargs)
 
-    def call_soon_ack(self, p: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
-        """Acknowledge or reject a message soon.
+    def call_soon_ack(self, p: Callable[..., object], logger: Any, errors: Any, *args: Any, **kwargs: Any) -> Any:
+        """Acknowledge or reject a message soon; ``errors`` are logged.
 
-        One that was taken over a connection that is lost by now comes again, and is answered again with the same.
+        One that was taken over a connection that is lost by now comes again, and is answered again with the same. That
+        stumbles over a None at times, see :func:`_taken_apart`, and must not end the worker. ``p`` itself stays what it
+        is: Celery knows by it what to run while a worker that ends waits for its processes.
         """
-
-        def careful() -> None:
-            with _taken_apart():
-                p(*args, **kwargs)
-
-        return super().call_soon_ack(careful)
+        return super().call_soon_ack(p, logger, (*errors, AttributeError), *args, **kwargs)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """What is called with each message.

@@ -142,7 +142,8 @@ class AwaitModels(bootsteps.StartStopStep):  # type: ignore[misc]
         mine = assert_installed()
         mine.drain.start()
         mine.wards = Wards(mine.slots, partial(_ward_died, mine, worker))
-        processes = worker.concurrency if issubclass(worker.pool_cls, PreforkPool) else 1
+        # with --autoscale the pool begins with the fewest
+        processes = worker.min_concurrency if issubclass(worker.pool_cls, PreforkPool) else 1
         if worker.pool_cls.__module__.endswith(("thread", "gevent", "eventlet")):
             _set_up_process()
         if worker.pool_cls.__module__.endswith("thread"):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, get_args
 
 from jobs.errors import UsageError
 from producer.sources.archives import Archive, is_archive, is_archive_head
@@ -52,6 +52,8 @@ def open_source(
     says that workers can read. ``strict`` makes a manifest's bad line an error; ``on_bad(place, reason)`` hears of it.
     Raises :class:`~jobs.errors.SourceError` where there is nothing to read.
     """
+    if by not in get_args(By):
+        raise UsageError(f"by must be {', '.join(get_args(By))}, not {str(by)[:80]!a}")
     texts = [os.fspath(name) for name in names]
     if texts.count(STDIN) > 1:
         raise UsageError("standard input (-) can be read only once")

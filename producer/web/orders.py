@@ -17,6 +17,7 @@ import orjson
 
 from jobs.errors import SourceError
 from jobs.items import MAX_REF_CHARS, Item
+from jobs.records import is_digest
 from producer.ids import check_ids
 from producer.sources import Archive, Chain, Manifest, Picture, Source, Upload, located
 from producer.sources.contract import is_carriable
@@ -39,7 +40,6 @@ MAX_ITEMS = 100_000
 
 _ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz)$", re.IGNORECASE)
 _URL = re.compile(r"https?://[^\s/?#][^\s]*", re.IGNORECASE)
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _OPTIONS = {"model", "top_k", "digest", "expires_s", "metadata"}
 
 
@@ -71,7 +71,7 @@ def order(source: Source, options: Mapping[str, Any], content: Sequence[str]) ->
         "expires_s": _number(options, "expires_s", None, MAX_EXPIRES_S),
         "metadata": _metadata(options.get("metadata")),
     }
-    if checked["digest"] and not _DIGEST.fullmatch(checked["digest"]):
+    if checked["digest"] and not is_digest(checked["digest"]):
         raise Problem(422, "bad_option", "digest must be sha256: and 64 hexadecimal digits")
     print_of = hashlib.sha256(orjson.dumps([checked, list(content)], option=orjson.OPT_SORT_KEYS))
     return Order(source, fingerprint=print_of.hexdigest(), **checked)

@@ -7,10 +7,11 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from jobs.errors import InvalidItemError, JobError, SourceError
+from jobs.errors import InvalidItemError, JobError, SourceError, UsageError
 from jobs.items import Item
 from jobs.ledger import JobRequest
 from jobs.reconciler import Reconciler
@@ -22,6 +23,7 @@ from producer.ids import sent_ids
 from producer.job import Job
 from producer.sending import Sender, StoppedError
 from producer.sources import Picture, Pictures, Upload
+from tests.support.images import write_images
 from tests.support.servers import RedisServer, eventually
 
 
@@ -225,8 +227,30 @@ def test_a_repeated_id_is_found_before_the_job_is_made(client: Labelmill) -> Non
     assert client.jobs() == []
 
 
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *[("top_k", value) for value in ("x", 2.5, 0, -1, True, None)],
+        *[("expires_s", value) for value in (-1, 0, "soon", math.nan, math.inf)],
+        ("retention_s", -1),
+        *[("digest", value) for value in ("zz", "sha256:abc", None)],
+        *[("metadata", value) for value in ("x", {"n": 1}, {"\ud800": "n"})],
+        *[("chunk_size", value) for value in (0, -1, 2.5, True)],
+        ("by", "magic"),
+        *[("model", value) for value in ("", 7)],
+    ],
+)
+def test_an_argument_that_no_job_can_have_is_refused_before_there_is_a_job(
+    client: Labelmill, tmp_path: Path, argument: str, value: object
+) -> None:
+    write_images(tmp_path, 1)
+    with pytest.raises(UsageError, match=argument):
+        client.submit(tmp_path, **{"model": "noop", argument: value})
+    assert client.jobs() == []
+
+
 def test_an_id_means_one_job(client: Labelmill, job: Job) -> None:
-    for options in ({"model": "other"}, {"model": "noop", "top_k": 3}, {"model": "noop", "digest": "sha256:1"}):
+    for options in ({"model": "other"}, {"model": "noop", "top_k": 3}, {"model": "noop", "digest": f"sha256:{1:064}"}):
         with pytest.raises(JobError, match="job-1 is there already, with"):
             client.open(job_id="job-1", **options)  # type: ignore[arg-type]
     assert client.open("noop", job_id="job-1").id == job.id

@@ -61,6 +61,31 @@ def test_a_call_that_a_process_was_given_is_answered_and_not_given_back(redis: R
     assert redis.client.llen(CALLS) == 0
 
 
+def test_a_call_that_is_answered_while_others_drain_does_not_come_again(redis: RedisServer, tmp_path: Path) -> None:
+    gates = [tmp_path / "first", tmp_path / "never"]
+    write_images(tmp_path, 2, {number: f"WAIT {gate}" for number, gate in enumerate(gates)})
+    calls = Labelmill(settings=redis.settings).celery
+    with worker_process(redis, app=POISON_APP, file_roots=[tmp_path]) as worker:
+        first, _ = [
+            calls.send_task("labelmill.classify", (str(tmp_path / f"000{number}.jpg"),), queue=CALLS)
+            for number in range(2)
+        ]
+        for gate in gates:
+            eventually(Path(f"{gate}.begun").exists, what=worker.log)
+        worker.terminate()
+        eventually(lambda: worker.state() == "DRAINING")
+        gates[0].touch()
+        assert first.get(timeout=PATIENCE_S)["status"] == "succeeded"
+        eventually(lambda: redis.client.hlen("unacked") == 1, what="the one that was answered is acknowledged")
+        worker.terminate()
+        assert worker.wait() == EXIT_HARD
+
+
+def test_a_pool_that_grows_begins_with_the_fewest(redis: RedisServer) -> None:
+    with worker_process(redis, app="tasks", concurrency=2, options=["--autoscale=3,1"]) as worker:
+        assert worker.state() == "READY"
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_what_does_not_drain_in_time_is_given_back_unharmed(redis: RedisServer, tmp_path: Path, pool: str) -> None:
     write_images(tmp_path, 2, {0: "SLEEP 600"})
