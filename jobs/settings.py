@@ -73,30 +73,44 @@ def parse_names(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def _whole(value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError("must be a number") from None
+
+
 def parse_count(value: str) -> int:
     """A whole number above 0."""
-    number = int(value)
+    number = _whole(value)
     if number <= 0:
         raise ValueError("must be above 0")
     return number
 
 
 def _port(value: str) -> int:
-    number = int(value)
+    number = _whole(value)
     if not 0 <= number <= 65_535:
         raise ValueError("must be a port, 0 to 65535")
     return number
 
 
 def _not_negative(value: str) -> int:
-    number = int(value)
+    number = _whole(value)
     if number < 0:
         raise ValueError("must not be below 0")
     return number
 
 
 def _wait(value: str) -> float:
-    number = float(value)
+    number = _number(value)
     if not 0 <= number <= 10:
         raise ValueError("must be between 0 and 10")
     return number
@@ -131,7 +145,7 @@ def _device(value: str) -> str:
 
 def parse_seconds(value: str) -> float:
     """Seconds above 0."""
-    number = float(value)
+    number = _number(value)
     if not 0 < number < float("inf"):
         raise ValueError("must be above 0")
     return number

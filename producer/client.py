@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from jobs.connection import connect
 from jobs.errors import BrokerUnavailableError, JobError, ModelNotServedError, UsageError
@@ -72,6 +72,8 @@ class Labelmill:
             client.ping()
         except RedisError as exc:
             url = mask_url(self.settings.redis_url)
+            if isinstance(exc, ResponseError):  # it does, and does not do what the URL asks for
+                raise BrokerUnavailableError(f"Redis at {url} refuses: {exc}") from None
             raise BrokerUnavailableError(f"Redis does not answer at {url} ({exc}): is it running?") from None
 
     @cached_property

@@ -57,6 +57,7 @@ class Watch:
         self._console = console
         self._rate = Rate()
         self._next_line = 0.0
+        self._said: dict[str, int] = {}
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if bar and console.is_terminal:
@@ -78,14 +79,15 @@ class Watch:
         self._console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def update(self, status: JobStatus, *, last: bool = False, waiting: str = "") -> None:
-        """Show a state, and what sending waits for; ``last`` is always a line of its own in a pipe."""
+        """Show a state, and what sending waits for; ``last`` is always said in a pipe, once."""
         rate = self._rate.update(status.done)
         text = describe(status, rate) + (f"; sending waits: {waiting}" if waiting else "")
         if self._bar:
             total = status.request_counts["total"] or None
             self._bar.update(self._task, completed=status.done, total=total, description=text)
-        elif last or time.monotonic() >= self._next_line:
+        elif (last and status.request_counts != self._said) or time.monotonic() >= self._next_line:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._said = status.request_counts
             self._next_line = time.monotonic() + LINE_EVERY_S
 
 

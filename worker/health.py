@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import UsageError
+from jobs.parser import positive
 from jobs.settings import Settings
 
 __all__ = ["EPILOG", "Beacon", "add_arguments", "ask", "folder", "run"]
@@ -107,8 +108,8 @@ def ask(where: Path) -> Iterator[dict[str, Any]]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``health``."""
     parser.add_argument("--live", action="store_true", help="ask whether it lives, not whether it is ready")
-    parser.add_argument("--pid", type=int, help="only the worker whose main process this is")
-    parser.add_argument("--json", action="store_true", help="one JSON line a worker")
+    parser.add_argument("--pid", type=positive, help="only the worker whose main process this is")
+    parser.add_argument("--json", action="store_true", help="one JSON line a worker, {} where there is none")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,8 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+from jobs.parser import positive
 from jobs.settings import Settings
-from worker.models.flags import add_card_flags, add_device_flag, hand_on, positive
+from worker.models.flags import add_card_flags, add_device_flag, hand_on
 from worker.tuning import ensure, whole_cores
 
 __all__ = ["add_arguments", "run"]

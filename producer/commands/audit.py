@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from jobs.wording import counted
 from producer.commands.display import print_fields, print_json
 from producer.commands.options import add_job, connect, examples
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
                 ("books", f"{counts['total']:,} = " + " + ".join(f"{counts[name]:,} {name}" for name in ends)),
                 ("recounted", ", ".join(f"{n:,} {name}" for name, n in audit.recounted.items())),
                 ("open chunks", f"{audit.open_chunks:,}" if audit.open_chunks else ""),
-                ("recovered", f"{back:,} chunks of workers that died" if back else ""),
+                ("recovered", f"{counted(back, 'chunk')} of silent workers" if back else ""),
                 ("dropped", f"{late:,} finishes that came too late" if late else ""),
                 ("verdict", "balanced" if audit.is_balanced else f"{len(audit.problems)} problems"),
                 ("", "" if audit.is_complete else "the job changed meanwhile: open chunks were only counted"),

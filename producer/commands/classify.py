@@ -19,10 +19,10 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.errors import UsageError
+from jobs.parser import positive
 from jobs.settings import DEFAULT_MODEL, MODEL_SUFFIXES, Settings
+from jobs.wording import counted
 from producer.client import Job, Labelmill
-from producer.commands.display import counted
-from producer.commands.options import positive
 from producer.embedded import Embedded
 from producer.ids import check_ids
 from producer.outputs import FORMATS, Writer, format_of, open_target, open_writer

@@ -13,12 +13,14 @@ from producer.job import Job
 
 __all__ = ["add_arguments", "run"]
 
+ACTIONS = ("list", "show", "replay", "drop")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``dead-letters``."""
-    parser.add_argument("action", choices=("list", "show", "replay", "drop"), help="what to do")
+    parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help=f"what to do: {', '.join(ACTIONS)}")
     add_job(parser)
-    parser.add_argument("entries", nargs="*", metavar="ENTRY", help="which of them, as list shows them")
+    parser.add_argument("entries", nargs="*", default=[], metavar="ENTRY", help="which of them, as list shows them")
     parser.add_argument("--all", action="store_true", help="replay or drop all of the job's")
     examples(
         parser,

@@ -9,15 +9,16 @@ from typing import IO, Any
 
 import orjson
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from jobs.records import JobStatus
+from producer.outputs.table import print_trimmed
 
 __all__ = [
     "ago",
     "console",
-    "counted",
     "errors_console",
     "job_object",
     "print_fields",
@@ -28,6 +29,8 @@ __all__ = [
 
 #: Columns of what goes into a pipe, where nobody's window says.
 PIPE_WIDTH = 160
+#: Columns of the longest row.
+WIDEST = 1000
 
 
 def console(file: IO[str] | None = None) -> Console:
@@ -39,11 +42,6 @@ def console(file: IO[str] | None = None) -> Console:
 def errors_console() -> Console:
     """For stderr: progress, notes, errors."""
     return Console(stderr=True, highlight=False)
-
-
-def counted(number: int, thing: str) -> str:
-    """``1 image``, ``2,000 images``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def print_json(value: Any, *, indent: bool = True) -> None:
@@ -63,7 +61,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, num
         )
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console().print(table)
+    _print(table)
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
@@ -74,7 +72,14 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     for name, value in fields:
         if value not in ("", None):
             table.add_row(name, Text(str(value)))
-    console().print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """Rows as long as they are: a window that is too narrow for them breaks lines, and no cells."""
+    out = console()
+    out.width = max(out.width, Measurement.get(out, out.options.update(max_width=WIDEST), table).maximum)
+    print_trimmed(out, table)
 
 
 def time_of(ms: int) -> str | None:

@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict, replace
 
 from jobs.settings import Settings
-from producer.commands.display import counted, print_json
+from jobs.wording import counted
+from producer.commands.display import print_json
 from producer.commands.options import add_broker, add_json, examples
 
 __all__ = ["add_arguments", "run"]

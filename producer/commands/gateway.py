@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs.errors import UsageError
+from jobs.parser import positive
 from jobs.settings import DEFAULT_MODEL
 from producer.client import Labelmill
 from producer.embedded import Embedded
@@ -36,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--broker", metavar="URL", help="a Redis with workers [LABELMILL_BROKER_URL]; default: embedded"
     )
-    parser.add_argument("--concurrency", type=_positive, metavar="N", help="processes of the embedded worker")
+    parser.add_argument("--concurrency", type=positive, metavar="N", help="processes of the embedded worker")
     parser.add_argument(
         "--processes",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="processes of the gateway [LABELMILL_WEB_PROCESSES]; default: 2",
     )
@@ -50,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; returns the exit code."""
+    if args.debug and not _is_loopback(args.host):
+        raise UsageError("--debug runs any code that a visitor types: it is for 127.0.0.1 only")
     settings = _settings(args)
     _check_address(args.host, args.port)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -119,8 +122,6 @@ def _gunicorn(args: argparse.Namespace, settings: WebSettings, check: Callable[[
 def _debug(args: argparse.Namespace, settings: WebSettings, check: Callable[[], None]) -> int:
     from producer.web import create_app
 
-    if not _is_loopback(args.host):
-        raise UsageError("--debug runs any code that a visitor types: it is for 127.0.0.1 only")
     create_app(settings).run(args.host, args.port, debug=True, use_reloader=False, threaded=True)
     return 0
 
@@ -134,15 +135,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
 def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 65536:
-        raise ValueError
-    return number
+    if not text.isascii() or not text.isdigit() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, 0 to 65535")
+    return int(text)

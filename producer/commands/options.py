@@ -20,7 +20,6 @@ __all__ = [
     "examples",
     "job_id",
     "pair",
-    "positive",
     "webhook",
 ]
 
@@ -56,13 +55,6 @@ def examples(parser: argparse.ArgumentParser, *lines: str) -> None:
 def connect(args: argparse.Namespace, say: Callable[[str], None] | None = None) -> Labelmill:
     """The client that a command speaks through."""
     return Labelmill(args.broker, say=say)
-
-
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def duration(text: str) -> float:

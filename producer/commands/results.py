@@ -11,7 +11,8 @@ from pathlib import Path
 
 from jobs.errors import UsageError
 from jobs.items import Result
-from producer.commands.display import counted, errors_console, print_json
+from jobs.wording import counted
+from producer.commands.display import errors_console, print_json
 from producer.commands.options import add_job, connect, examples
 from producer.job import Job
 from producer.outputs import FORMATS, Writer, format_of, open_target, open_writer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from producer.commands.display import counted, print_json
+from jobs.wording import counted
+from producer.commands.display import print_json
 from producer.commands.options import add_job, connect, examples
 
 __all__ = ["add_arguments", "run"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from jobs.records import JobStatus
+from jobs.wording import counted
 from producer.commands.display import ago, errors_console, job_object, print_fields, print_json
 from producer.commands.options import add_job, connect, examples
 from producer.job import Job
@@ -67,7 +68,10 @@ def print_status(status: JobStatus) -> None:
             ("created", ago(status.created_ms)),
             ("expires", "" if status.ended else ago(status.expires_ms)),
             ("ended", ago(status.ended_ms)),
-            ("recovered", f"{status.recovered} chunks of dead workers" if status.recovered else ""),
+            (
+                "recovered",
+                f"{counted(status.recovered, 'chunk')} of workers that died or fell silent" if status.recovered else "",
+            ),
             ("cache", f"{status.cache_hits:,} hits" if status.cache else ""),
             ("webhook", f"{status.webhook} {status.webhook_state or 'waiting'}" if status.webhook else ""),
             *((f"  {key}", value) for key, value in status.metadata.items()),

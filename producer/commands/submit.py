@@ -7,10 +7,11 @@ import time
 from contextlib import suppress
 
 from jobs.errors import JobError, LabelmillError
+from jobs.parser import positive
 from jobs.settings import DEFAULT_MODEL
 from producer.client import Labelmill
 from producer.commands.display import errors_console, job_object, print_json
-from producer.commands.options import add_broker, add_json, connect, duration, examples, job_id, pair, positive, webhook
+from producer.commands.options import add_broker, add_json, connect, duration, examples, job_id, pair, webhook
 from producer.ids import check_ids
 from producer.job import Job
 from producer.progress import Watch

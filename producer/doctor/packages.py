@@ -47,9 +47,9 @@ def torchvision_mismatch(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "torchvision_mismatch",
             "warning",
-            f"torch {torch.version} is built for the CPU and torchvision {vision.version} for CUDA: its import dies "
-            "with 'operator torchvision::nms does not exist'.",
-            "Install both from the same index. Only exporting needs torchvision; workers do not.",
+            f"torch {torch.version} is built for the CPU and torchvision {vision.version} for CUDA: code of "
+            "yours that imports it dies with 'operator torchvision::nms does not exist'.",
+            "Install both from the same index where modules of yours need it; Labelmill itself does not mind.",
         )
 
 

@@ -8,10 +8,18 @@ from rich.text import Text
 
 from jobs.items import Result
 
-__all__ = ["TableWriter"]
+__all__ = ["TableWriter", "print_trimmed"]
 
 #: Up to this many rows are held back to be sorted and measured; more are printed as they come.
 SORT_LIMIT = 500
+
+
+def print_trimmed(console: Console, table: Table) -> None:
+    """Print a table without blanks at the ends of its lines."""
+    with console.capture() as printed:
+        console.print(table)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
+    console.file.flush()
 
 
 class TableWriter:
@@ -44,7 +52,7 @@ class TableWriter:
             table.add_column("next", style="dim", overflow="ellipsis", no_wrap=True, ratio=4)
         for result in sorted(self._rows, key=lambda result: result.custom_id):
             table.add_row(*self._cells(result))
-        self._console.print(table)
+        print_trimmed(self._console, table)
         self._rows, self._header = [], False
 
     def _cells(self, result: Result) -> list[Text]:

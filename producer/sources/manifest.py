@@ -18,6 +18,7 @@ import orjson
 
 from jobs.errors import SourceError
 from jobs.items import MAX_REF_CHARS, UNCARRIABLE, Item
+from jobs.wording import counted
 from producer.sources.contract import is_carriable
 from producer.sources.openers import Opener, is_url, opener, suffixes
 
@@ -238,7 +239,7 @@ def _read_csv(file: IO[bytes], dialect: str = "excel") -> Iterator[tuple[int, Re
             if len(row) == len(header):
                 yield rows.line_num, cast("Record", dict(zip(header, row, strict=True)))
             elif row:
-                yield rows.line_num, _BadLineError(f"has {len(row)} cells, and the header has {len(header)}")
+                yield rows.line_num, _BadLineError(f"has {counted(len(row), 'cell')}, and the header has {len(header)}")
 
 
 _READERS: dict[str, Callable[[IO[bytes]], Iterator[tuple[int, Record]]]] = {

@@ -28,6 +28,7 @@ class Objects:
 
     def __init__(self, url: str, *, alone: bool = True) -> None:
         self.url = url.rstrip("/")
+        self._named = url
         self.alone = alone
         self._pattern = Pattern(self.url) if is_pattern(self.url) else None
         self.base = self._pattern.folder if self._pattern else self.url
@@ -43,7 +44,7 @@ class Objects:
         try:
             yield from self._items()
         except store_errors() as exc:
-            raise SourceError(f"cannot read {self.url}: {exc or type(exc).__name__}") from None
+            raise SourceError(f"cannot read {self._named}: {exc or type(exc).__name__}") from None
 
     def _items(self) -> Iterator[Item]:
         found = False

@@ -43,6 +43,8 @@ def file_system(url: str) -> tuple[Any, str]:
         raise UsageError(f"{scheme}:// needs a package that is not there ({exc}); for s3: labelmill[s3]") from None
     except ValueError as exc:
         raise UsageError(f"{url}: {exc}") from None
+    except OSError as exc:  # some connect at once
+        raise SourceError(f"cannot read {url}: {exc.strerror or exc}") from None
 
 
 def store_errors() -> tuple[type[Exception], ...]:

@@ -87,6 +87,13 @@ def test_the_model_is_loaded_once_in_each_process(redis: RedisServer, many: Path
         assert worker.log().count("is warm in process") == 2
 
 
+def test_a_root_that_is_not_there_is_said_at_the_start(redis: RedisServer, many: Path, tmp_path: Path) -> None:
+    with worker_process(redis, file_roots=[many, tmp_path / "nowhere"]) as worker:
+        said = [line for line in worker.log().splitlines() if "LABELMILL_FILE_ROOTS" in line]
+        assert len(said) == 1
+        assert f"{tmp_path}/nowhere cannot be read" in said[0]
+
+
 def test_a_bad_single_image_is_an_answer_and_fails_no_group(redis: RedisServer, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "good.png")
     (tmp_path / "page.jpg").write_text("<html>no picture</html>")

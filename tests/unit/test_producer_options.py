@@ -6,8 +6,9 @@ import argparse
 
 import pytest
 
+from jobs.parser import positive
 from producer.cli import COMMANDS, main
-from producer.commands.options import duration, pair, positive
+from producer.commands.options import duration, pair
 
 
 @pytest.mark.parametrize(

@@ -356,3 +356,8 @@ def test_images_that_come_once_lose_none_to_a_first_look_and_are_not_taken_for_a
     assert list(once) == pictures
     with pytest.raises(SourceError, match="only once"):
         list(once)
+
+
+def test_a_server_that_does_not_answer_is_named() -> None:
+    with pytest.raises(SourceError, match=r"cannot read ftp://127\.0\.0\.1:1/a\.jpg: Connection refused"):
+        open_source(["ftp://127.0.0.1:1/a.jpg"])

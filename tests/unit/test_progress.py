@@ -67,5 +67,6 @@ def test_in_a_pipe_there_are_plain_lines_and_always_the_last_one() -> None:
         watch.update(status(total=2, queued=2))
         watch.update(status(total=2, queued=1, succeeded=1))  # too soon for another line
         watch.update(status(total=2, succeeded=2), last=True)
+        watch.update(status(total=2, succeeded=2), last=True)  # it is said already
     assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == ["0/2", "2/2"]
     assert "\x1b" not in stream.getvalue()

@@ -50,6 +50,19 @@ def test_a_bad_value_stops_with_the_variables_name(name: str, value: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LABELMILL_THREADS", "abc", "must be a whole number"),
+        ("LABELMILL_BACKLOG_LIMIT", "1.5", "must be a whole number"),
+        ("LABELMILL_LEASE_S", "soon", "must be a number"),
+    ],
+)
+def test_what_is_no_number_is_said_in_words(name: str, value: str, said: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}='{value}': {said}$"):
+        Settings.from_env({name: value})
+
+
+@pytest.mark.parametrize(
     ("broker", "ledger", "redis", "backend"),
     [
         ("redis://h:1/2", "", "redis://h:1/2", "redis://h:1/2"),

@@ -9,9 +9,10 @@ import time
 from dataclasses import dataclass
 
 from jobs.errors import UsageError
+from jobs.parser import positive
 from worker.models import loader
 from worker.models.device import asked_for
-from worker.models.flags import add_card_flags, add_device_flag, hand_on, positive, seconds
+from worker.models.flags import add_card_flags, add_device_flag, hand_on, seconds
 from worker.models.timing import Timing, measure
 
 __all__ = ["EPILOG", "add_arguments", "run"]

@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from jobs.parser import positive
 from worker.models import golden, loader
 from worker.models.device import asked_for
-from worker.models.flags import add_card_flags, add_device_flag, hand_on, positive
+from worker.models.flags import add_card_flags, add_device_flag, hand_on
 from worker.models.runtime import Runtime
 
 __all__ = ["EPILOG", "add_arguments", "run"]

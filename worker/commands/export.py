@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import UsageError
-from worker.models.flags import add_preprocessing_flags, positive
+from jobs.parser import positive
+from worker.models.flags import add_preprocessing_flags
+from worker.models.reader import SUFFIX
 
 __all__ = ["EPILOG", "add_arguments", "run"]
 
@@ -40,6 +42,9 @@ def run(args: argparse.Namespace) -> int:
     """Write the file and say how near to the module it is."""
     if args.opset is not None and args.format != "onnx":
         raise UsageError("--opset is of --format onnx")
+    ending = SUFFIX[args.format]
+    if args.output.suffix != ending:
+        raise UsageError(f"--format {args.format} is written as a file that ends in {ending}, not {args.output.name!a}")
     from worker.export.export import export_classifier
     from worker.export.onnx import OPSET
 

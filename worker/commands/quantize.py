@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.parser import positive
 from worker.models import loader
-from worker.models.flags import add_card_flags, hand_on, positive
+from worker.models.flags import add_card_flags, hand_on
 
 if TYPE_CHECKING:
     from worker.export.pictures import Pictures

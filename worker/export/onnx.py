@@ -120,7 +120,7 @@ def _attempt(model: onnx.ModelProto, task: _Task, method: str) -> OnnxExport:
         entry.key, entry.value = CARD_KEY, task.card.to_json()
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     if opset != task.opset:
-        raise ExportError(f"torch.onnx gave opset {opset} where {task.opset} was asked for; ask for {OPSET}")
+        raise ExportError(f"torch.onnx writes opset {opset} this way where {task.opset} was asked for")
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:

@@ -22,6 +22,7 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData, save_ten
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from jobs.errors import ExportError, UsageError
+from jobs.wording import counted
 from worker.export.blocks import take_blocks
 from worker.export.calibrate import METHODS, Histogram, observe
 from worker.export.equalise import equalise
@@ -79,7 +80,7 @@ class Choice:
     overall: float = 0.0
 
     def __str__(self) -> str:
-        kept = f", {len(self.kept)} layers left in float32" if self.kept else ""
+        kept = f", {counted(len(self.kept), 'layer')} left in float32" if self.kept else ""
         return f"ranges by {self.method}, weights of {self.weight_bits} bits{kept}"
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from jobs.errors import ModelCardError
@@ -133,8 +134,17 @@ class ModelCard:
             schema = raw.pop("schema")
             if schema != SCHEMA:
                 raise ModelCardError(f"model card of schema {schema!r}; this version reads {SCHEMA}")
-            prep = Preprocessing.from_dict(raw.pop("preprocessing"))
+            given = raw.pop("preprocessing")
+            _refuse_unknown("model card", raw, cls)
+            _refuse_unknown("preprocessing", given, Preprocessing)
+            prep = Preprocessing.from_dict(given)
             labels = tuple(str(label) for label in raw.pop("labels"))
             return cls(labels=labels, preprocessing=prep, **raw)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise ModelCardError(f"model card cannot be read: {type(exc).__name__}: {exc}") from exc
+
+
+def _refuse_unknown(what: str, given: Mapping[str, Any], wanted: type[ModelCard | Preprocessing]) -> None:
+    known = [field.name for field in fields(wanted)]
+    if unknown := sorted(set(given) - set(known)):
+        raise ModelCardError(f"{what}: no key {unknown[0][:80]!a}; known: {', '.join(known)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import ModelCardError, UsageError
+from jobs.parser import positive
 from jobs.settings import DEVICES
 from worker.models.card import ModelCard, Preprocessing
 from worker.models.labels import read_labels
@@ -23,7 +24,6 @@ __all__ = [
     "card_from_flags",
     "hand_on",
     "parse_preprocessing",
-    "positive",
     "seconds",
 ]
 
@@ -64,7 +64,7 @@ def add_device_flag(parser: argparse.ArgumentParser) -> None:
 
 def add_preprocessing_flags(parser: Any) -> None:
     """``--input-size`` and ``--preprocess``."""
-    parser.add_argument("--input-size", type=int, metavar="PIXELS", help="edge of the crop (default: 224)")
+    parser.add_argument("--input-size", type=positive, metavar="PIXELS", help="edge of the crop (default: 224)")
     parser.add_argument("--preprocess", metavar="SETTINGS", help=PREPROCESS_HELP)
 
 
@@ -89,13 +89,6 @@ def hand_on(args: argparse.Namespace) -> None:
     card = card_from_flags(args, PLAIN_NAME)
     if card is not None:
         os.environ[CARD_VARIABLE] = card.to_json()
-
-
-def positive(text: str) -> int:
-    """The type of a count on the command line."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def seconds(text: str) -> float:
@@ -137,8 +130,6 @@ def _named(name: str) -> Preprocessing:
 
 
 def _resized(prep: Preprocessing, size: int) -> Preprocessing:
-    if size < 1:
-        raise UsageError(f"--input-size {size}: at least 1 pixel")
     if prep.crop is None or isinstance(prep.resize, tuple):
         return replace(prep, resize=(size, size), crop=None)
     resize = None if prep.resize is None else round(prep.resize * size / prep.crop[0])

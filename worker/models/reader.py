@@ -118,5 +118,9 @@ def _from_sidecar(path: Path, sidecar: Path) -> ModelCard:
             labels = list(read_labels(sidecar.parent / labels))
         document = {"schema": SCHEMA, "name": path.stem, "preprocessing": {}, **PLAIN, **raw}
         return ModelCard.from_json(json.dumps({**document, "labels": list(parse_labels(labels))}))
+    except ModelCardError as exc:
+        raise ModelCardError(f"{sidecar}: {exc.message}") from exc
+    except json.JSONDecodeError as exc:
+        raise ModelCardError(f"{sidecar} is no JSON: {exc}") from exc
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
         raise ModelCardError(f"{sidecar} cannot be read: {type(exc).__name__}: {exc}") from exc

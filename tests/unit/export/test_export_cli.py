@@ -164,3 +164,10 @@ def test_an_output_that_cannot_be_written_is_said(capsys: Capture) -> None:
 
     assert own("Plain", output="file/model.pt") == 2
     failure(capsys, 2, "file")
+
+
+def test_a_name_that_ends_like_another_format_is_refused(project: Path, capsys: Capture) -> None:
+    assert export("--arch", "cifar10-cnn", file_format="onnx", output="net.pt") == 2
+
+    assert "--format onnx is written as a file that ends in .onnx, not 'net.pt'" in capsys.readouterr().err
+    assert not (project / "net.pt").exists()

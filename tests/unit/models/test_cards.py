@@ -194,6 +194,20 @@ def test_a_side_car_that_is_no_card_is_named(plain_file: Path) -> None:
         loader.load(plain_file)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"foo": 1}, "no key 'foo'; known: name, labels"),
+        ({"preprocessing": {"bar": 1}}, "preprocessing: no key 'bar'; known:"),
+    ],
+)
+def test_a_key_that_no_side_car_has_is_named(plain_file: Path, more: dict[str, object], said: str) -> None:
+    beside(plain_file, {**SIDECAR, **more})
+
+    with pytest.raises(ModelCardError, match=rf"{plain_file.name}\.json: .*{said}"):
+        loader.load(plain_file)
+
+
 @pytest.mark.parametrize("labels", [["red", "green"], ["red", "green", "blue", "black"]])
 def test_a_wrong_number_of_labels_is_an_error_at_load(labels: list[str], plain_file: Path) -> None:
     beside(plain_file, {**SIDECAR, "labels": labels})

@@ -97,7 +97,6 @@ def test_flags_describe_a_plain_file(
         (["--labels", "LABELS", "--preprocess", "size=3"], "'size'"),
         (["--labels", "LABELS", "--preprocess", "mean=1"], "mean"),
         (["--labels", "LABELS", "--preprocess", "resize=big"], "resize"),
-        (["--labels", "LABELS", "--input-size", "0"], "--input-size"),
     ],
 )
 def test_a_flag_that_cannot_be_read_is_named(flags: list[str], named: str, tmp_path: Path, capsys: Capture) -> None:
@@ -114,6 +113,8 @@ def test_a_flag_that_cannot_be_read_is_named(flags: list[str], named: str, tmp_p
     ("arguments", "said"),
     [
         (["check", "noop", "--threads", "0"], "'0' is no whole number above 0"),
+        (["check", "noop", "--input-size", "0"], "--input-size: '0' is no whole number above 0"),
+        (["health", "--pid", "abc"], "'abc' is no whole number above 0"),
         (["bench", "noop", "--threads", "1,-2"], "'-2' is no whole number above 0"),
         (["bench", "noop", "--batches", "x"], "'x' is no whole number above 0"),
         (["bench", "noop", "--seconds", "-1"], "'-1' is no time in seconds above 0"),
