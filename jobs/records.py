@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +35,8 @@ COUNTS = ("total", "queued", "leased", "succeeded", "failed", "cancelled", "expi
 
 #: How a model file is named in full.
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+#: More labels than a model has, and a time that is none: numbers that Redis and Lua keep as they are.
+MAX_TOP_K, MAX_S = 1_000_000, 100 * 365 * 86_400
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class JobRequest:
     def __post_init__(self) -> None:
         for what, is_right, wanted in (
             ("model", _is_text(self.model) and self.model, "a name"),
-            ("top_k", _is_whole(self.top_k) and self.top_k > 0, "a whole number above 0"),
+            ("top_k", _is_whole(self.top_k) and 0 < self.top_k <= MAX_TOP_K, f"1 to {MAX_TOP_K:,}"),
             ("digest", self.digest == "" or is_digest(self.digest), "sha256: and 64 hexadecimal digits"),
             ("metadata", _are_texts(self.metadata), "texts by name"),
-            ("expires_s", _is_time(self.expires_s), "seconds above 0"),
-            ("retention_s", _is_time(self.retention_s), "seconds above 0"),
+            ("expires_s", _is_time(self.expires_s), f"seconds above 0, to {MAX_S:,}"),
+            ("retention_s", _is_time(self.retention_s), f"seconds above 0, to {MAX_S:,}"),
             ("webhook", _is_text(self.webhook), "a URL"),
         ):
             if not is_right:
@@ -83,7 +84,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_S
 
 
 def _is_text(value: Any) -> bool:

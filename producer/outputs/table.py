@@ -18,7 +18,8 @@ def print_trimmed(console: Console, table: Table) -> None:
     """Print a table without blanks at the ends of its lines."""
     with console.capture() as printed:
         console.print(table)
-    console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
+    lines = printed.get().removesuffix("\n").split("\n")  # a name may hold what str.splitlines takes for an end
+    console.file.write("".join(line.rstrip(" ") + "\n" for line in lines))
     console.file.flush()
 
 

@@ -230,8 +230,8 @@ def test_a_repeated_id_is_found_before_the_job_is_made(client: Labelmill) -> Non
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
-        *[("top_k", value) for value in ("x", 2.5, 0, -1, True, None)],
-        *[("expires_s", value) for value in (-1, 0, "soon", math.nan, math.inf)],
+        *[("top_k", value) for value in ("x", 2.5, 0, -1, True, None, 10**400)],
+        *[("expires_s", value) for value in (-1, 0, "soon", math.nan, math.inf, 1e306)],
         ("retention_s", -1),
         *[("digest", value) for value in ("zz", "sha256:abc", None)],
         *[("metadata", value) for value in ("x", {"n": 1}, {"\ud800": "n"})],
