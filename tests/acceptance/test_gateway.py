@@ -112,7 +112,8 @@ def test_a_process_of_the_gateway_that_dies_is_replaced() -> None:
         (["--broker", "redis://127.0.0.1:1/0"], {}, 5, "Redis does not answer at redis://127.0.0.1:1/0"),
         (["--model", "no-such-model"], {}, 12, "no-such-model"),
         (["--host", "256.1.1.1"], {}, 2, "cannot listen at 256.1.1.1"),
-        (["--debug", "--host", "0.0.0.0", "--broker", "x"], {}, 2, "LABELMILL_"),
+        (["--debug", "--host", "0.0.0.0"], {}, 2, "--debug runs any code"),
+        (["--broker", "x"], {}, 2, "LABELMILL_LEDGER_URL must name a Redis"),
         ([], {"LABELMILL_WEB_MAX_BODY": "much"}, 2, "LABELMILL_WEB_MAX_BODY"),
         ([], {"LABELMILL_API_TOKENS": "feeble"}, 2, "LABELMILL_API_TOKENS"),
     ],
@@ -120,6 +121,7 @@ def test_a_process_of_the_gateway_that_dies_is_replaced() -> None:
 def test_what_cannot_start_says_why_in_one_line(options: list[str], env: dict[str, str], code: int, says: str) -> None:
     done = run("--port", "0", *options, env=env)
     assert done.returncode == code, done.stderr
+    assert "--debug" not in options or "starting" not in done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("labelmill: ")
     assert says in line
