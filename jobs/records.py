@@ -31,12 +31,10 @@ __all__ = [
 
 #: The counts of a job; but for ``total`` they always add up to ``total``.
 COUNTS = ("total", "queued", "leased", "succeeded", "failed", "cancelled", "expired")
-
-
 #: How a model file is named in full.
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: More labels than a model has, and a time that is none: numbers that Redis and Lua keep as they are.
-MAX_TOP_K, MAX_S = 1_000_000, 100 * 365 * 86_400
+MOST_LABELS, LONGEST_S = 1_000_000, 100 * 365 * 86_400
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,11 @@ class JobRequest:
     def __post_init__(self) -> None:
         for what, is_right, wanted in (
             ("model", _is_text(self.model) and self.model, "a name"),
-            ("top_k", _is_whole(self.top_k) and 0 < self.top_k <= MAX_TOP_K, f"1 to {MAX_TOP_K:,}"),
+            ("top_k", _is_whole(self.top_k) and 0 < self.top_k <= MOST_LABELS, f"1 to {MOST_LABELS:,}"),
             ("digest", self.digest == "" or is_digest(self.digest), "sha256: and 64 hexadecimal digits"),
             ("metadata", _are_texts(self.metadata), "texts by name"),
-            ("expires_s", _is_time(self.expires_s), f"seconds above 0, to {MAX_S:,}"),
-            ("retention_s", _is_time(self.retention_s), f"seconds above 0, to {MAX_S:,}"),
+            ("expires_s", _is_time(self.expires_s), f"seconds above 0, to {LONGEST_S:,}"),
+            ("retention_s", _is_time(self.retention_s), f"seconds above 0, to {LONGEST_S:,}"),
             ("webhook", _is_text(self.webhook), "a URL"),
         ):
             if not is_right:
@@ -76,7 +74,7 @@ class JobRequest:
 
 def is_digest(value: Any) -> bool:
     """Whether this names a model file in full."""
-    return isinstance(value, str) and bool(DIGEST.fullmatch(value))
+    return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
 
 
 def _is_whole(value: Any) -> bool:
@@ -84,7 +82,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_S
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_S
 
 
 def _is_text(value: Any) -> bool:

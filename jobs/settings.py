@@ -251,6 +251,11 @@ class Settings:
             r"^unix://", "redis+socket://", self.broker_url
         )
 
+    @property
+    def unreadable_roots(self) -> list[Path]:
+        """Folders of ``file_roots`` that are none, or that this user cannot read."""
+        return [root for root in self.file_roots if not (os.path.isdir(root) and os.access(root, os.R_OK | os.X_OK))]
+
     @cached_property
     def models(self) -> tuple[str, ...]:
         """Model names or files that a worker serves; a file, looked for once, may have a comma in its name."""

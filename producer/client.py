@@ -27,10 +27,10 @@ from jobs.reach import common_reach
 from jobs.registry import ModelInfo, Registry, WorkerInfo
 from jobs.settings import Settings, mask_url, parse_broker
 from jobs.webhooks import Herald, check_webhook
+from producer.cutting import check_size
 from producer.events import Event, listen
 from producer.ids import check_ids
 from producer.job import Job
-from producer.sending import check_chunk_size
 from producer.sources import By, Picture, Pictures, Source, open_source
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class Labelmill:
         custom_id comes twice, :class:`~jobs.errors.UsageError` where an argument is none that a job can have, and
         :class:`~jobs.errors.JobError` where the job was made for something else.
         """
-        check_chunk_size(chunk_size)
+        check_size(chunk_size)
         source = self.source(images, model=model, digest=digest, by=by)
         if not (job_id and self.is_sealed(job_id)):
             check_ids(source)

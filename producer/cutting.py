@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from jobs.errors import UsageError
 from jobs.items import Item
 from producer.sources import Picture, Upload
 
-__all__ = ["Chunk", "Measure", "cut"]
+__all__ = ["Chunk", "Measure", "check_size", "cut"]
 
 #: Seconds between two looks at how fast the workers are.
 RESIZE_S = 2.0
@@ -24,6 +25,13 @@ SHARES = 2
 LEAST = 8
 #: The end comes in sight so far ahead: images at the most, and seconds that a source may take to give them.
 AHEAD, AHEAD_S = 10_000, 0.02
+
+
+def check_size(chunk_size: int | None) -> int | None:
+    """Itself; raises :class:`~jobs.errors.UsageError` where no chunk can have so many items."""
+    if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
+        raise UsageError(f"chunk_size must be a whole number above 0, not {str(chunk_size)[:80]!a}")
+    return chunk_size
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from jobs.backlog import measured_rate
-from jobs.errors import JobError, LabelmillError, UsageError
+from jobs.errors import JobError, LabelmillError
 from jobs.items import check_items, encode_chunk
 from jobs.ledger import JobStatus, MissingBlobError, Queued, TakenError
-from producer.cutting import Chunk, Measure, cut
+from producer.cutting import Chunk, Measure, check_size, cut
 from producer.ids import check_ids, missing, sent_ids
 from producer.lock import SendLock
 from producer.sources import Located, Picture, Source
@@ -21,7 +21,7 @@ from producer.sources import Located, Picture, Source
 if TYPE_CHECKING:
     from producer.client import Labelmill
 
-__all__ = ["Sender", "StoppedError", "check_chunk_size"]
+__all__ = ["Sender", "StoppedError"]
 
 #: Work of one chunk, in seconds: an interactive request waits for one chunk at most.
 CHUNK_S = 0.1
@@ -55,7 +55,7 @@ class Sender:
         self.waiting = ""
         self._client = client
         self._ledger = client.ledger
-        self._chunk_size = check_chunk_size(chunk_size)
+        self._chunk_size = check_size(chunk_size)
         self._stop = threading.Event()
         self._known: OrderedDict[str, None] = OrderedDict()
         self._unweighed = 0
@@ -225,13 +225,6 @@ class Sender:
 
     def _status(self) -> JobStatus:
         return self._client.patience(lambda: self._ledger.status(self.job_id))
-
-
-def check_chunk_size(chunk_size: int | None) -> int | None:
-    """Itself; raises :class:`~jobs.errors.UsageError` where no chunk can have so many items."""
-    if chunk_size is not None and (isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1):
-        raise UsageError(f"chunk_size must be a whole number above 0, not {str(chunk_size)[:80]!a}")
-    return chunk_size
 
 
 def _is_known(source: Source) -> bool:

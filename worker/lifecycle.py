@@ -93,9 +93,8 @@ def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
     _installed = _Installed(settings, node, reader, writer, os.getpid(), drain, slots)
     _set_up_logging(settings, name)
     setup_logging.connect(partial(_set_up_logging, settings, name), weak=False)
-    for root in settings.file_roots:
-        if not os.access(root, os.R_OK | os.X_OK):
-            log.warning("LABELMILL_FILE_ROOTS: %s cannot be read: images under it will not be found", root)
+    for root in settings.unreadable_roots:
+        log.warning("LABELMILL_FILE_ROOTS: %s cannot be read: every image under it will fail", root)
     if not chose_queues:
         lanes = [lane for model in node.models for lane in served_by(model.name, model.digest)]
         # Callers that name no model are routed by what LABELMILL_MODEL says: a renamed file is known by two names.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import Any
 
 import orjson
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +17,6 @@ from producer.outputs.table import print_trimmed
 
 __all__ = [
     "ago",
-    "console",
     "errors_console",
     "job_object",
     "print_fields",
@@ -27,16 +25,8 @@ __all__ = [
     "time_of",
 ]
 
-#: Columns of what goes into a pipe, where nobody's window says.
-PIPE_WIDTH = 160
 #: Columns of the longest row.
 WIDEST = 1000
-
-
-def console(file: IO[str] | None = None) -> Console:
-    """For stdout (or a file); its width is fixed where nobody looks at it."""
-    tty = file is None and sys.stdout.isatty()
-    return Console(file=file, width=None if tty else PIPE_WIDTH, highlight=False)
 
 
 def errors_console() -> Console:
@@ -77,9 +67,7 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
 
 def _print(table: Table) -> None:
     """Rows as long as they are: a window that is too narrow for them breaks lines, and no cells."""
-    out = console()
-    out.width = max(out.width, Measurement.get(out, out.options.update(max_width=WIDEST), table).maximum)
-    print_trimmed(out, table)
+    print_trimmed(Console(width=WIDEST, highlight=False), table)
 
 
 def time_of(ms: int) -> str | None:

@@ -57,15 +57,14 @@ def torch_before_fork(patient: Patient) -> Iterator[Finding]:
 
 def roots_unreadable(patient: Patient) -> Iterator[Finding]:
     """Folders that workers are to read and this user cannot."""
-    for root in patient.settings.file_roots:
-        if not (root.is_dir() and os.access(root, os.R_OK | os.X_OK)):
-            why = "cannot be read by this user" if root.is_dir() else "is no folder"
-            yield Finding(
-                "roots_unreadable",
-                "error",
-                f"{root} of LABELMILL_FILE_ROOTS {why}: every image in it would fail.",
-                "Mount it, mend its permissions, or take it out of LABELMILL_FILE_ROOTS.",
-            )
+    for root in patient.settings.unreadable_roots:
+        why = "cannot be read by this user" if os.path.isdir(root) else "is no folder"
+        yield Finding(
+            "roots_unreadable",
+            "error",
+            f"{root} of LABELMILL_FILE_ROOTS {why}: every image in it would fail.",
+            "Mount it, mend its permissions, or take it out of LABELMILL_FILE_ROOTS.",
+        )
 
 
 def _local(patient: Patient) -> list[WorkerInfo]:

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.opset is not None and args.format != "onnx":
         raise UsageError("--opset is of --format onnx")
     ending = SUFFIX[args.format]
-    if args.output.suffix != ending:
+    if args.output.suffix != ending and args.output.suffix in SUFFIX.values():  # any other says nothing
         raise UsageError(f"--format {args.format} is written as a file that ends in {ending}, not {args.output.name!a}")
     from worker.export.export import export_classifier
     from worker.export.onnx import OPSET

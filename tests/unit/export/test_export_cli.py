@@ -171,3 +171,9 @@ def test_a_name_that_ends_like_another_format_is_refused(project: Path, capsys: 
 
     assert "--format onnx is written as a file that ends in .onnx, not 'net.pt'" in capsys.readouterr().err
     assert not (project / "net.pt").exists()
+
+
+def test_a_name_that_ends_like_no_format_says_nothing(capsys: Capture) -> None:
+    assert export("--arch", "cifar10-cnn", output="net.pth") == 0
+
+    golden.verify(loader.load("net.pth"))
