@@ -41,6 +41,8 @@ class ResultConsumer(CelerysConsumer):  # type: ignore[misc]
     look is done and the subscription still on its way would be told to nobody.
     """
 
+    on_message: Callable[[dict[str, Any]], object] | None
+
     def _wait_for_pending(
         self, result: Any, timeout: float | None = None, on_interval: Callable[[], Any] | None = None, **options: Any
     ) -> Iterator[None]:
@@ -54,7 +56,8 @@ class ResultConsumer(CelerysConsumer):  # type: ignore[misc]
             if time.monotonic() >= due:
                 wait_s *= 2
                 due = time.monotonic() + wait_s
-                told, self.on_message = self.on_message, None  # as at the first look
+                told = self.on_message
+                self.on_message = None  # as at the first look
                 try:
                     self.on_wait_for_pending(result)
                 finally:
