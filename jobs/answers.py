@@ -5,6 +5,9 @@ success, and stores in a transaction of four commands. A success may replace any
 
 It also subscribes to each answer before it sends the call, which is a third of what sending costs. Here whoever waits
 for an answer subscribes to it, and who asks for many at once, or never, does not.
+
+And it sleeps for no time after each thing that it reads, so that greenlets have a turn. Where there are none, the core
+goes idle meanwhile: with those of one idle call it is three quarters of a millisecond until it is back.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from typing import Any
 
 from celery import states
 from celery.app.backends import BACKEND_ALIASES
+from celery.backends import asynchronous
 from celery.backends.asynchronous import Drainer
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.backends.redis import ResultConsumer as CelerysConsumer
+from kombu.utils.compat import detect_environment
 
 __all__ = ["Backend", "BehindSentinels", "install"]
 
@@ -103,3 +108,10 @@ def install() -> None:
     """Let ``redis://``, ``rediss://`` and ``sentinel://`` mean these backends in this process from now on."""
     for scheme, backend in (("redis", Backend), ("rediss", Backend), ("sentinel", BehindSentinels)):
         BACKEND_ALIASES[scheme] = f"{__name__}:{backend.__name__}"
+    asynchronous.sleep = _give_way
+
+
+def _give_way(seconds: float) -> None:
+    """Celery's sleep while it reads answers; of no time only where greenlets wait for it."""
+    if seconds or detect_environment() != "default":  # type: ignore[no-untyped-call]
+        time.sleep(seconds)

@@ -93,6 +93,20 @@ def test_a_greenlet_that_reads_all_answers_has_subscribed_before_the_call_is_sen
     assert calls_of(redis)["subscribe"] == 1
 
 
+@pytest.mark.parametrize(("environment", "sleeps"), [("default", 0), ("gevent", 1)])
+def test_who_waits_sleeps_for_no_time_only_where_greenlets_wait_for_that(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, environment: str, sleeps: int
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("jobs.answers.detect_environment", lambda: environment)
+    app = Labelmill(redis.broker_url).celery
+    sent = app.send_task("labelmill.classify", ("1.jpg",))
+    app.backend.store_result(sent.id, 7, states.SUCCESS)
+    monkeypatch.setattr("jobs.answers.time.sleep", slept.append)
+    assert sent.get(timeout=30) == 7
+    assert slept == [0] * sleeps
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_an_answer_is_had_whether_it_is_there_before_somebody_waits_or_not(redis: RedisServer, is_there: bool) -> None:
     app = Labelmill(redis.broker_url).celery
