@@ -24,19 +24,21 @@ from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.backends.redis import ResultConsumer as CelerysConsumer
 from kombu.utils.compat import detect_environment
 
+from jobs.scripts import lua_script
+
 __all__ = ["Backend", "BehindSentinels", "install"]
 
 #: Seconds after which whoever waits looks for himself, and then after twice as many, and so on.
 LOOK_S = 1.0
 
 #: KEYS: the results; ARGV: seconds to keep them (0: for ever), and then the results.
-STORE = """
+STORE = lua_script("""
 for i, key in ipairs(KEYS) do
   local value = ARGV[i + 1]
   if tonumber(ARGV[1]) > 0 then redis.call('SETEX', key, ARGV[1], value) else redis.call('SET', key, value) end
   redis.call('PUBLISH', key, value)
 end
-"""
+""")
 
 
 class ResultConsumer(CelerysConsumer):  # type: ignore[misc]
@@ -97,7 +99,7 @@ class Backend(RedisBackend):  # type: ignore[misc]
     def write_all(self, keys: list[str | bytes], values: list[str | bytes], expires: float | None = None) -> None:
         """Store these at once, and tell who waits for them. Raises what Redis raises, with nothing stored."""
         kept_s = int((self.expires if expires is None else expires) or 0)
-        self.client.register_script(STORE)(keys, [kept_s, *values])
+        STORE(keys, [kept_s, *values], client=self.client)
 
 
 class BehindSentinels(Backend, SentinelBackend):  # type: ignore[misc]

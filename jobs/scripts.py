@@ -1,4 +1,4 @@
-"""The ledger's Lua scripts: how they are called, and what their errors mean."""
+"""Lua scripts: how they are called, and what the errors of the ledger's mean."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from importlib.resources import files
 from typing import Any
 
 import redis
+from redis.commands.core import Script
 from redis.exceptions import ResponseError
 
 from jobs.errors import BrokerUnavailableError, JobError
 
-__all__ = ["MissingBlobError", "Scripts", "TakenError"]
+__all__ = ["MissingBlobError", "Scripts", "TakenError", "lua_script"]
 
 
 class MissingBlobError(JobError):
@@ -40,6 +41,14 @@ _ERRORS: dict[str, type[JobError]] = {
     "NOENTRY": JobError,
     "NOBLOB": MissingBlobError,
 }
+
+
+def lua_script(text: str) -> Script:
+    """A script that is told with each call which client it is for.
+
+    Made once: after an image has driven all else from a core's caches, hashing it anew takes 60 microseconds.
+    """
+    return Script(None, text.encode())  # type: ignore[arg-type]
 
 
 class Scripts:

@@ -14,6 +14,8 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis
 from kombu.utils.json import dumps
 
+from jobs.scripts import lua_script
+
 __all__ = ["WAITING", "Channel", "QoS", "SentinelChannel", "SentinelTransport", "Transport", "install"]
 
 log = logging.getLogger(__name__)
@@ -21,12 +23,12 @@ log = logging.getLogger(__name__)
 #: Header of a message, as its task sees it: how many messages waited behind it when it was delivered.
 WAITING = "waiting"
 #: KEYS: index and payloads of what is delivered and not acknowledged, its queue; ARGV: now in seconds, tag, payload.
-DELIVERED = """
+DELIVERED = lua_script("""
 redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 local waiting = redis.pcall('LLEN', KEYS[3])
 return type(waiting) == 'number' and waiting or 0
-"""
+""")
 
 
 class QoS(redis.QoS):
@@ -43,9 +45,8 @@ class QoS(redis.QoS):
         with self.channel.conn_or_acquire() as client:
             where = message.delivery_info
             delivered = dumps([message._raw, where["exchange"], where["routing_key"]])  # type: ignore[no-untyped-call]
-            script = client.register_script(DELIVERED)
             keys = [self.unacked_index_key, self.unacked_key, getattr(message, "queue", "")]
-            message.headers[WAITING] = script(keys, [time.time(), delivery_tag, delivered])
+            message.headers[WAITING] = DELIVERED(keys, [time.time(), delivery_tag, delivered], client=client)
         super(redis.QoS, self).append(message, delivery_tag)  # type: ignore[no-untyped-call]
 
 
