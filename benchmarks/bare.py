@@ -135,8 +135,9 @@ def _child(pipe: Connection, position: Any, model: str) -> None:
             part = names[start:stop]
             if not part:
                 break
-            for place, name in enumerate(part):
-                decode_into(read_file(name), images[place], preprocessing, limits)
+            for at in range(0, len(part), size):  # going from one to the other and back costs what the caches held
+                for place, data in enumerate([read_file(name) for name in part[at : at + size]], at):
+                    decode_into(data, images[place], preprocessing, limits)
             for at in range(0, len(part), size):
                 scores.append(runtime.predict(images[at : min(at + size, len(part))]))
             done += len(part)

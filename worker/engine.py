@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from time import perf_counter
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 RANKED_VALUES = 1 << 14
 #: Bytes of images that are decoded in one go, before the first of them is predicted; a batch at the least.
 TOGETHER = 8 << 20
+#: Bytes of files of a batch that are read before the first of them is decoded: what a core's cache holds.
+READ_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,9 @@ class Engine:
         """Classify the items with these references; each gets a line, in order. ``fetch`` gives the bytes of one.
 
         As many are decoded in one go as :data:`TOGETHER` holds, and then predicted batch by batch: going from one to
-        the other and back costs what the caches held. Not where ``fetch`` waits for other machines: meanwhile what is
-        there is predicted. ``decoded`` is called before each batch that is predicted, and between those that are
+        the other and back costs what the caches held. So does going from reading to decoding: files are read
+        :data:`READ_BYTES` at a time. Neither where ``fetch`` waits for other machines: meanwhile what is there is
+        decoded, and predicted. ``decoded`` is called before each batch that is predicted, and between those that are
         decoded; what it raises ends the run. ``late`` is asked before each that is predicted but the first: what it
         gives is the error of those that are decoded and not predicted.
         """
@@ -122,7 +125,7 @@ class Engine:
         good = _Lines(top_k)
         images = self._room(len(refs), waits=waits)
         for start in range(0, len(refs), len(images)):
-            places = self._decoded(refs, start, images, fetch, errors, spent, decoded)
+            places = self._decoded(refs, start, images, fetch, errors, spent, decoded, waits=waits)
             for at in range(0, len(places), self.batch_size):
                 if (start or at) and (error := late()):
                     errors |= dict.fromkeys(places[at:], error)
@@ -154,33 +157,26 @@ class Engine:
         errors: dict[int, LabelmillError],
         spent: Spent,
         decoded: Callable[[], None],
+        *,
+        waits: bool,
     ) -> Sequence[int]:
         """Fill ``images`` with those of the items from ``start`` on, without gaps; the places of their items."""
         few = range(start, min(start + len(images), len(refs)))
         if not self.runtime.decodes:
             return few
         places: list[int] = []
-        fetch_s = decode_s = 0.0
         for at in range(0, len(few), self.batch_size):
             if at:
                 decoded()
-            began = perf_counter()
-            for place in few[at : at + self.batch_size]:
-                try:
+            for files in _read(refs, few[at : at + self.batch_size], fetch, 1 if waits else READ_BYTES, errors, spent):
+                began = perf_counter()
+                for place, data in files:
                     try:
-                        data = fetch(refs[place])
-                    finally:
-                        fetched = perf_counter()
-                    self.decode(data, images[len(places)])
-                    places.append(place)
-                except ItemError as exc:
-                    errors[place] = exc
-                ended = perf_counter()
-                fetch_s += fetched - began
-                decode_s += ended - fetched
-                began = ended
-        spent.fetch_s += fetch_s
-        spent.decode_s += decode_s
+                        self.decode(data, images[len(places)])
+                        places.append(place)
+                    except ItemError as exc:
+                        errors[place] = exc
+                spent.decode_s += perf_counter() - began
         return places
 
     def _classify(
@@ -215,6 +211,33 @@ class Engine:
         if len(scores) != len(images):
             raise ModelRunError(f"the model gave {len(scores)} answers for {len(images)} images")
         return scores
+
+
+def _read(
+    refs: Sequence[str],
+    few: Sequence[int],
+    fetch: Callable[[str], bytes],
+    most: int,
+    errors: dict[int, LabelmillError],
+    spent: Spent,
+) -> Iterator[list[tuple[int, bytes]]]:
+    """The items at the places ``few``, with their bytes: as many at once as have ``most`` bytes; one at the least."""
+    files: list[tuple[int, bytes]] = []
+    size, began = 0, perf_counter()
+    for place in few:
+        try:
+            data = fetch(refs[place])
+        except ItemError as exc:
+            errors[place] = exc
+            continue
+        files.append((place, data))
+        size += len(data)
+        if size >= most:
+            spent.fetch_s += perf_counter() - began
+            yield files
+            files, size, began = [], 0, perf_counter()
+    spent.fetch_s += perf_counter() - began
+    yield files
 
 
 class _Lines:

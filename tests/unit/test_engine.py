@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from jobs.errors import NotFoundError
 from jobs.items import decode_outcomes
 from tests.support.brightness import Brightness, decode
 from worker.engine import Engine, top
@@ -85,6 +86,33 @@ def test_what_waits_for_other_machines_is_predicted_batch_by_batch() -> None:
     result = engine.run([*"012", "bad", "3"], fetch, top_k=1, waits=True, decoded=engine.look)
     assert " ".join(engine.done) == "0 1 look predict 2 2 bad look predict 1 3 look predict 1"
     assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [0, 1, 2, "corrupt_image", 3]
+
+
+@pytest.mark.parametrize(
+    ("most", "waits", "done"),
+    [
+        (100, False, "read 0, read bad, read 1, 0, bad, 1, read 2, 2"),
+        (4, False, "read 0, read bad, 0, bad, read 1, 1, read 2, 2"),
+        (1, False, "read 0, 0, read bad, bad, read 1, 1, read 2, 2"),
+        (100, True, "read 0, 0, read bad, bad, read 1, 1, read 2, 2"),
+    ],
+)
+def test_files_of_a_batch_are_read_together_up_to_so_many_bytes(
+    monkeypatch: pytest.MonkeyPatch, most: int, waits: bool, done: str
+) -> None:
+    def read(ref: str) -> bytes:
+        if ref == "gone":
+            raise NotFoundError()
+        engine.done.append(f"read {ref}")
+        return ref.encode()
+
+    monkeypatch.setattr("worker.engine.READ_BYTES", most)
+    engine = Watched()
+    engine.batch_size = 4
+    result = engine.run(["0", "bad", "gone", "1", "2"], read, top_k=1, waits=waits)
+    assert ", ".join(step for step in engine.done if "predict" not in step) == done
+    outcomes = decode_outcomes(result.lines)
+    assert [outcome[0] for outcome in outcomes] == [0, "corrupt_image", "not_found", 1, 2]
 
 
 def test_what_is_decoded_in_one_go_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
