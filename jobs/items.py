@@ -120,8 +120,11 @@ class Result(NamedTuple):
         return line
 
 
-def encode_chunk(items: Sequence[Item], *, base: str = "", sent_ms: int = 0) -> bytes:
-    """The payload of a chunk whose items can be carried, see :func:`check_items`."""
+def encode_chunk(items: Sequence[Item | str], *, base: str = "", sent_ms: int = 0) -> bytes:
+    """The payload of a chunk whose items can be carried, see :func:`check_items`.
+
+    A custom_id alone is the item whose reference is ``<base>/<custom_id>``.
+    """
     begin = f"{base}/" if base else ""
     lines = [_line(item, begin) for item in items]
     header = orjson.dumps({"base": base, "t": sent_ms})
@@ -130,21 +133,24 @@ def encode_chunk(items: Sequence[Item], *, base: str = "", sent_ms: int = 0) -> 
     return b"\n".join([header, *map(orjson.dumps, lines)])
 
 
-def check_items(items: Sequence[Item]) -> None:
+def check_items(items: Sequence[Item | str], *, base: str = "") -> None:
     """As :meth:`Item.checked` for each of them, and much faster where nothing is wrong.
 
     Raises :class:`InvalidItemError` where an id or a reference cannot be carried.
     """
-    ids, refs = [item.custom_id for item in items], [item.ref for item in items]
-    longest_id, longest_ref = (max(map(len, texts), default=0) for texts in (ids, refs))
-    is_sound = all(ids) and all(refs) and longest_id <= MAX_ID_CHARS and longest_ref <= MAX_REF_CHARS
+    ids = [item if isinstance(item, str) else item.custom_id for item in items]
+    refs = [base, *(item.ref for item in items if not isinstance(item, str))]
+    longest_id, longest_ref = max(map(len, ids), default=0), max(map(len, refs))
+    is_sound = all(ids) and all(refs[1:]) and longest_id <= MAX_ID_CHARS and longest_ref + longest_id < MAX_REF_CHARS
     if not is_sound or not "".join(ids).isprintable() or not "".join(refs).isprintable():  # all that is UNCARRIABLE
         for item in items:
-            item.checked()
+            (Item(item, f"{base}/{item}") if isinstance(item, str) else item).checked()
 
 
-def _line(item: Item, begin: str) -> Any:
+def _line(item: Item | str, begin: str) -> Any:
     """A bare id where the reference is ``begin + id``, else a list."""
+    if isinstance(item, str):
+        return item
     custom_id, ref, fields = item
     if fields is not None:
         return [custom_id, ref, fields]

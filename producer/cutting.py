@@ -44,9 +44,9 @@ class Measure:
 
 @dataclass
 class Chunk:
-    """Items that go together, and the bytes that they need."""
+    """Items that go together, see :func:`~jobs.items.encode_chunk`, and the bytes that they need."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[Item | str] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
     size: int = 0
 
@@ -59,7 +59,7 @@ class Chunk:
         self.items.append(Item(upload.custom_id, f"blob:{digest}", upload.fields))
 
 
-def cut(pictures: Iterable[Picture], measure: Callable[[], Measure]) -> Iterator[Chunk]:
+def cut(pictures: Iterable[Picture | str], measure: Callable[[], Measure]) -> Iterator[Chunk]:
     """The chunks of some images, lazily; ``measure`` is asked every :data:`RESIZE_S`."""
     ahead = _Ahead(iter(pictures))
     now, until = measure(), time.monotonic() + RESIZE_S
@@ -72,9 +72,9 @@ def cut(pictures: Iterable[Picture], measure: Callable[[], Measure]) -> Iterator
 class _Ahead:
     """Images that were read and not cut yet."""
 
-    def __init__(self, pictures: Iterator[Picture]) -> None:
+    def __init__(self, pictures: Iterator[Picture | str]) -> None:
         self._pictures = pictures
-        self._read: list[Picture] = []
+        self._read: list[Picture | str] = []
         self._bytes = 0
         self._is_all = False
 

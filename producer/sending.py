@@ -16,7 +16,7 @@ from jobs.ledger import JobStatus, MissingBlobError, Queued, TakenError
 from producer.cutting import Chunk, Measure, check_size, cut
 from producer.ids import check_ids, missing, sent_ids
 from producer.lock import SendLock
-from producer.sources import Located, Picture, Source
+from producer.sources import Located, Named, Picture, Source
 
 if TYPE_CHECKING:
     from producer.client import Labelmill
@@ -135,7 +135,7 @@ class Sender:
         status = self._status()
         if status.sealed:
             return
-        pictures: Iterable[Picture] = source
+        pictures: Iterable[Picture | str] = source.named() if isinstance(source, Named) else source
         if number:
             pictures = missing(source, sent_ids(self._ledger, self.job_id))
         for chunk in cut(pictures, lambda: self._measure(status, source)):
@@ -161,7 +161,7 @@ class Sender:
 
     def _write(self, number: int, chunk: Chunk, base: str, lane: str, writer: str) -> int:
         """Into the ledger, then the ticket where one is lacking; returns how many items of the job are queued."""
-        check_items(chunk.items)
+        check_items(chunk.items, base=base)
         payload = encode_chunk(chunk.items, base=base, sent_ms=int(time.time() * 1000))
         queued = self._client.patience(lambda: self._submit(number, payload, chunk.blobs, writer))
         if queued.chunks <= RUNG:

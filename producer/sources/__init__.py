@@ -3,7 +3,7 @@
 from producer.sources.archives import Archive
 from producer.sources.by_value import By, ByValue
 from producer.sources.chain import Chain, Pictures, Urls, located
-from producer.sources.contract import Located, Picture, Source, Upload
+from producer.sources.contract import Located, Named, Picture, Source, Upload
 from producer.sources.files import Files
 from producer.sources.manifest import Manifest
 from producer.sources.objects import Objects
@@ -17,6 +17,7 @@ __all__ = [
     "Files",
     "Located",
     "Manifest",
+    "Named",
     "Objects",
     "Picture",
     "Pictures",

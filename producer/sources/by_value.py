@@ -11,7 +11,7 @@ from typing import Literal
 from jobs.errors import ItemError
 from jobs.items import BROKEN, Item
 from producer.sources.chain import located
-from producer.sources.contract import Picture, Source, Upload, broken
+from producer.sources.contract import Named, Picture, Source, Upload, broken, spelled_out
 from producer.sources.openers import is_url
 from producer.sources.reading import read_bytes
 
@@ -44,9 +44,14 @@ class ByValue:
 
     def __iter__(self) -> Iterator[Picture]:
         """In the source's order; a few are read ahead, so that a slow store is asked for several at once."""
-        pictures = iter(self.source)
+        return spelled_out(self.named(), self.base)
+
+    def named(self) -> Iterator[Picture | str]:
+        """The same; a custom_id alone where the source names it so and workers can read it."""
+        is_readable = self.base and self._readable(f"{self.base}/any")
+        pictures = self.source.named() if is_readable and isinstance(self.source, Named) else iter(self.source)
         with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as readers:
-            ahead: deque[Picture | Future[Picture]] = deque()
+            ahead: deque[Picture | str | Future[Picture]] = deque()
             try:
                 while True:
                     for picture in islice(pictures, READ_AHEAD - len(ahead)):
@@ -60,8 +65,8 @@ class ByValue:
                     if isinstance(waiting, Future):
                         waiting.cancel()
 
-    def _start(self, readers: ThreadPoolExecutor, picture: Picture) -> Picture | Future[Picture]:
-        if isinstance(picture, Upload) or picture.ref.startswith(BROKEN) or self._readable(picture.ref):
+    def _start(self, readers: ThreadPoolExecutor, picture: Picture | str) -> Picture | str | Future[Picture]:
+        if isinstance(picture, str | Upload) or picture.ref.startswith(BROKEN) or self._readable(picture.ref):
             return picture
         return readers.submit(self._read, picture) if is_url(picture.ref) else self._read(picture)
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jobs.errors import InvalidItemError, ItemError
 from jobs.items import BROKEN, MAX_ID_CHARS, UNCARRIABLE, Item
 
-__all__ = ["Located", "Picture", "Source", "Upload", "broken", "carriable", "is_carriable", "unnamable"]
+__all__ = [
+    "Located",
+    "Named",
+    "Picture",
+    "Source",
+    "Upload",
+    "broken",
+    "carriable",
+    "is_carriable",
+    "spelled_out",
+    "unnamable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +34,8 @@ class Upload:
 
 
 Picture = Item | Upload
+
+P = TypeVar("P", bound=Picture)
 
 
 class Source(Protocol):
@@ -38,11 +51,25 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Named(Protocol):
+    """A source whose references are mostly its base and the custom_id: no need to make those only to leave them out."""
+
+    def named(self) -> Iterator[Picture | str]:
+        """Its images, as iterated; where a reference is ``<base>/<custom_id>``, the custom_id alone."""
+
+
+@runtime_checkable
 class Located(Protocol):
     """A source that can say where each custom_id comes from, without reading an image."""
 
     def ids(self) -> Iterator[tuple[str, str]]:
         """Each custom_id with its place, such as ``list.csv:7``, in any order, and the first of them at once."""
+
+
+def spelled_out(pictures: Iterable[P | str], base: str) -> Iterator[P | Item]:
+    """What a source has :class:`Named`, with the references."""
+    for picture in pictures:
+        yield Item(picture, f"{base}/{picture}") if isinstance(picture, str) else picture
 
 
 def is_carriable(name: str) -> bool:

@@ -13,7 +13,7 @@ from operator import attrgetter
 from jobs.errors import SourceError
 from jobs.items import MAX_ID_CHARS, UNCARRIABLE, Item
 from jobs.reach import beyond
-from producer.sources.contract import unnamable
+from producer.sources.contract import spelled_out, unnamable
 from producer.sources.patterns import IMAGE_SUFFIXES, Pattern, is_image, is_pattern
 
 __all__ = ["IMAGE_SUFFIXES", "Files"]
@@ -22,6 +22,8 @@ __all__ = ["IMAGE_SUFFIXES", "Files"]
 #: that memory stays bounded. File systems list names as their hashes fall, and keep what the files hold as they were
 #: made: read in that order, they are found sooner.
 SORT_LIMIT = 20_000
+#: Entries of a folder that are looked at together.
+TOGETHER = 1000
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,26 @@ class Files:
 
     def ids(self) -> Iterator[tuple[str, str]]:
         """Each custom_id with the file's path, as they lie on disk."""
-        for item in self._items(sort_limit=0):
+        for item in spelled_out(self._items(sort_limit=0), self.base):
             yield item.custom_id, item.ref
 
     def __iter__(self) -> Iterator[Item]:
+        return spelled_out(self.named(), self.base)
+
+    def named(self) -> Iterator[Item | str]:
+        """Its images; where a reference is ``<base>/<custom_id>``, the custom_id alone."""
         return self._items(sort_limit=SORT_LIMIT)
 
-    def _items(self, *, sort_limit: int) -> Iterator[Item]:
+    def _items(self, *, sort_limit: int) -> Iterator[Item | str]:
+        is_based = bool(self.base) and self.base != "/" and self.base.isprintable()
         for root in self._roots:
             name = "" if self._is_alone else root.name.lstrip("/")
             if root.pattern:
                 start = len(root.path.rstrip("/")) + 1
                 wanted = partial(_is_matched, pattern=root.pattern, start=start)
-                yield from _Walk(wanted, sort_limit).items(name, root.path, root.pattern.depth)
+                yield from _Walk(wanted, sort_limit, is_based).items(name, root.path, root.pattern.depth)
             elif root.is_folder:
-                yield from _Walk(_is_image, sort_limit).items(name, root.path)
+                yield from _Walk(_is_image, sort_limit, is_based).items(name, root.path)
             else:
                 yield _item(name, beyond(root.path) if os.path.islink(root.path) else root.path)
 
@@ -96,12 +103,16 @@ def _is_matched(entry: os.DirEntry[str], *, pattern: Pattern, start: int) -> boo
 
 @dataclass(frozen=True)
 class _Walk:
-    """Goes through a folder and those below it. ``wanted`` says which files are taken."""
+    """Goes through a folder and those below it.
+
+    ``wanted`` says which files are taken; ``is_based``: where the source has a base, and the custom_id alone will do.
+    """
 
     wanted: Callable[[os.DirEntry[str]], bool]
     sort_limit: int
+    is_based: bool
 
-    def items(self, name: str, folder: str, depth: int | None = None) -> Iterator[Item]:
+    def items(self, name: str, folder: str, depth: int | None = None) -> Iterator[Item | str]:
         try:
             scan = os.scandir(folder)
         except OSError as exc:
@@ -122,7 +133,23 @@ class _Walk:
             yield entries
             entries = list(islice(scan, self.sort_limit))
 
-    def _entries(self, name: str, entries: Iterable[os.DirEntry[str]], depth: int | None) -> Iterator[Item]:
+    def _entries(self, name: str, entries: Iterable[os.DirEntry[str]], depth: int | None) -> Iterator[Item | str]:
+        left = iter(entries)
+        while few := list(islice(left, TOGETHER)):
+            plain = self._plain(name, few) if self.is_based else None
+            yield from self._one_by_one(name, few, depth) if plain is None else plain
+
+    def _plain(self, name: str, few: Sequence[os.DirEntry[str]]) -> list[str] | None:
+        """Their custom_ids, where all are files that are taken and whose names can travel; else ``None``."""
+        found = [entry.name for entry in few if entry.is_file(follow_symlinks=False) and self.wanted(entry)]
+        together = "/".join(["", *found])
+        if len(found) < len(few) or "/." in together or not together.isprintable():  # folders, links, hidden files
+            return None
+        if name:
+            found = [f"{name}/{inner}" for inner in found]
+        return found if name.isprintable() and max(map(len, found)) <= MAX_ID_CHARS else None
+
+    def _one_by_one(self, name: str, entries: Iterable[os.DirEntry[str]], depth: int | None) -> Iterator[Item | str]:
         for entry in entries:
             inner = entry.name
             if inner[0] == ".":

@@ -6,8 +6,8 @@ import re
 
 __all__ = ["IMAGE_SUFFIXES", "Pattern", "is_pattern"]
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"))
-_SUFFIXES = tuple(IMAGE_SUFFIXES)
+_SUFFIXES = (".jpg", ".png", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".jpe", ".jfif")  # frequent ones first
+IMAGE_SUFFIXES = frozenset(_SUFFIXES)
 
 _MAGIC = re.compile(r"[*?\[]")
 
