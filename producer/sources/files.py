@@ -67,7 +67,7 @@ class Files:
         return self._items(sort_limit=SORT_LIMIT)
 
     def _items(self, *, sort_limit: int) -> Iterator[Item | str]:
-        is_based = bool(self.base) and self.base != "/" and self.base.isprintable()
+        is_based = sort_limit > 0 and self.base not in ("", "/") and self.base.isprintable()
         for root in self._roots:
             name = "" if self._is_alone else root.name.lstrip("/")
             if root.pattern:
@@ -105,7 +105,7 @@ def _is_matched(entry: os.DirEntry[str], *, pattern: Pattern, start: int) -> boo
 class _Walk:
     """Goes through a folder and those below it.
 
-    ``wanted`` says which files are taken; ``is_based``: where the source has a base, and the custom_id alone will do.
+    ``wanted`` says which files are taken; ``is_based``: of most the custom_id alone will do, see :meth:`Files.named`.
     """
 
     wanted: Callable[[os.DirEntry[str]], bool]
@@ -134,9 +134,12 @@ class _Walk:
             entries = list(islice(scan, self.sort_limit))
 
     def _entries(self, name: str, entries: Iterable[os.DirEntry[str]], depth: int | None) -> Iterator[Item | str]:
+        if not self.is_based:
+            yield from self._one_by_one(name, entries, depth)
+            return
         left = iter(entries)
         while few := list(islice(left, TOGETHER)):
-            plain = self._plain(name, few) if self.is_based else None
+            plain = self._plain(name, few)
             yield from self._one_by_one(name, few, depth) if plain is None else plain
 
     def _plain(self, name: str, few: Sequence[os.DirEntry[str]]) -> list[str] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import SourceError
-from jobs.items import Item
+from jobs.items import Item, decode_chunk, encode_chunk
 from producer.sources import files
 from producer.sources.files import Files
 from producer.sources.patterns import Pattern
@@ -84,6 +84,46 @@ def test_a_folder_too_large_to_sort_is_complete_and_each_part_of_it_in_the_order
     parts = [inodes[begin : begin + 30] for begin in range(0, 100, 30)]
     assert parts == [sorted(part) for part in parts]
     assert found != sorted(found)
+
+
+@pytest.mark.parametrize("together", [1, 2, 1000])
+@pytest.mark.parametrize(
+    ("what", "alone"),
+    [
+        ("", {"sub/x.png", "sub/y.png"}),
+        ("/sub", {"x.png", "y.png"}),
+        ("/**/*.png", {"sub/x.png", "sub/y.png"}),
+        ("/s*/*", {"sub/x.png", "sub/y.png"}),
+        ("/*", set()),
+    ],
+)
+def test_images_of_one_folder_are_named_by_their_custom_ids_alone_and_are_the_same_spelled_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int, what: str, alone: set[str]
+) -> None:
+    monkeypatch.setattr(files, "TOGETHER", together)
+    touch(*(tmp_path / "f" / name for name in ("a.jpg", "b.png", "c.txt", ".d.jpg", "sub/x.png", "sub/y.png")))
+    touch(tmp_path / "f/none/of/it.jpg", tmp_path / "f/.hidden/e.jpg", tmp_path / "far/g.png")
+    (tmp_path / "f/link.png").symlink_to(tmp_path / "far/g.png")
+    source = Files([f"{tmp_path}/f{what}"])
+    named = list(source.named())
+    assert list(source) == [Item(i, f"{source.base}/{i}") if isinstance(i, str) else i for i in named]
+    assert sorted(item.custom_id for item in source) == sorted(custom_id for custom_id, _ in source.ids())
+    payloads = {encode_chunk(images, base=source.base) for images in (named, list(source))}
+    assert len(payloads) == 1
+    items = decode_chunk(payloads.pop()).items
+    assert items == tuple(source)
+    assert [item.ref for item in items if item.custom_id == "link.png"] in ([], [f"{tmp_path}/far/g.png"])
+    assert all(os.path.realpath(item.ref) == item.ref for item in items)
+    assert alone <= set(named)
+    assert "link.png" not in named
+
+
+@pytest.mark.parametrize("name", ["a\n.jpg", "\u2028.jpg", "b" * 200 + ".jpg"])
+def test_a_name_that_is_odd_is_not_sent_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(files, "MAX_ID_CHARS", 100)
+    touch(tmp_path / name, tmp_path / "fine.jpg")
+    assert all(isinstance(item, Item) for item in Files([tmp_path]).named())
+    assert {item.custom_id for item in Files([tmp_path]) if not item.ref.startswith("error:")} >= {"fine.jpg"}
 
 
 def test_the_first_id_of_a_folder_comes_before_it_is_gone_through(

@@ -12,6 +12,7 @@ from jobs.items import (
     MAX_ID_CHARS,
     Item,
     Result,
+    check_items,
     decode_chunk,
     decode_outcomes,
     decode_refs,
@@ -33,6 +34,21 @@ def test_a_chunk_comes_back_as_it_was(chunk: list[Item], base: str) -> None:
     payload = encode_chunk(chunk, base=base, sent_ms=7)
     assert decode_chunk(payload).items == tuple(chunk)
     assert decode_refs(payload) == ([item.ref for item in chunk], 7)
+
+
+@given(st.lists(ids | items, min_size=1, max_size=20))
+def test_a_custom_id_alone_is_the_item_below_the_base(chunk: list[Item | str]) -> None:
+    spelled_out = [Item(item, f"/data/{item}") if isinstance(item, str) else item for item in chunk]
+    payload = encode_chunk(chunk, base="/data")
+    assert payload == encode_chunk(spelled_out, base="/data")
+    assert decode_chunk(payload).items == tuple(spelled_out)
+
+
+@pytest.mark.parametrize("item", ["", "a\nb", "\udcff", "x" * (MAX_ID_CHARS + 1), "x" * MAX_ID_CHARS])
+def test_a_custom_id_alone_is_checked_as_its_item_is(item: str) -> None:
+    check_items(["fine", "\u2028"], base="/data")
+    with pytest.raises(InvalidItemError):
+        check_items(["fine", item], base="/data" * 700)
 
 
 @given(st.lists(items, min_size=1, max_size=20))

@@ -18,7 +18,7 @@ from jobs import asking
 from jobs.errors import SourceError, UsageError
 from jobs.items import Item
 from producer.ids import check_ids
-from producer.sources import Archive, ByValue, Manifest, Source, Upload, open_source
+from producer.sources import Archive, ByValue, Manifest, Named, Source, Upload, open_source
 from producer.sources.chain import Pictures
 from producer.sources.manifest import MAX_FIELDS_BYTES, MAX_LINE_CHARS
 
@@ -259,6 +259,20 @@ def test_a_store_that_no_package_knows_says_so() -> None:
 
 
 # -- by reference or by value ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reach", "alone"), [("", ["a.jpg", "b.jpg"]), ("/a.jpg", []), ("/nowhere", [])])
+def test_what_lies_in_a_folder_that_workers_can_read_is_named_by_its_custom_id_alone(
+    reach: str, alone: list[str], tmp_path: Path
+) -> None:
+    touch(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    source = open_source([tmp_path], readable=lambda ref: ref.startswith(f"{tmp_path}{reach}"))
+    assert isinstance(source, Named)
+    named = list(source.named())
+    assert [picture for picture in named if isinstance(picture, str)] == alone
+    assert [picture.custom_id for picture in source] == ["a.jpg", "b.jpg"]
+    by_reference = [picture.custom_id for picture in source if isinstance(picture, Item)]
+    assert by_reference == (["a.jpg", "b.jpg"] if not reach else ["a.jpg"] if reach == "/a.jpg" else [])
 
 
 @pytest.mark.parametrize(
