@@ -58,6 +58,7 @@ __all__ = [
     "UnsupportedFormatError",
     "UsageError",
     "WeightsError",
+    "check_failure_code",
     "item_error",
 ]
 
@@ -176,9 +177,20 @@ class FetchFailedError(ItemError):
 
 def item_error(code: str) -> ItemError:
     """The error of an item by its code, with its default message."""
+    return _item_errors().get(code, ItemError)()
+
+
+def check_failure_code(code: str) -> None:
+    """Raises :class:`UsageError` where no image fails with this code."""
+    others = (ItemError, ModelRunError, CrashedWorkerError, TimeLimitError)
+    codes = sorted({*_item_errors(), *(error.code for error in others)})
+    if code not in codes:
+        raise UsageError(f"no image fails with the code {code[:80]!a}; codes: {', '.join(codes)}")
+
+
+def _item_errors() -> dict[str, type[ItemError]]:
     # not what others derive for a use of their own: the code is the sender's choice
-    kinds = {kind.code: kind for kind in ItemError.__subclasses__() if kind.__module__ == __name__}
-    return kinds.get(code, ItemError)()
+    return {kind.code: kind for kind in ItemError.__subclasses__() if kind.__module__ == __name__}
 
 
 # -- what we or the operator must mend ------------------------------------------------------------

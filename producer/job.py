@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.audit import Audit
-from jobs.errors import JobError
+from jobs.errors import JobError, check_failure_code
 from jobs.items import Result, decode_outcomes
 from jobs.ledger import DeadLetter, Entry, JobStatus
 from producer.ids import IdSet
@@ -93,8 +93,11 @@ class Job:
     def retry(self, *, code: str | None = None) -> int:
         """Run the failed images again, all or those with this error code; returns how many.
 
-        Their results replace the failed ones. Raises :class:`~jobs.errors.JobError` while the job is cancelled.
+        Their results replace the failed ones. Raises :class:`~jobs.errors.JobError` while the job is cancelled, and
+        :class:`~jobs.errors.UsageError` where no image fails with that code.
         """
+        if code is not None:
+            check_failure_code(code)
         status = self.status()
         superseded = self.client.patience(lambda: self.client.ledger.superseded(self.id))
         queued = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.errors import CrashedWorkerError
+from jobs.errors import CrashedWorkerError, UsageError
 from jobs.items import Item
 from jobs.ledger import Claim
 from jobs.registry import ModelInfo
@@ -156,7 +156,13 @@ def test_what_was_retried_while_it_was_followed_stands_there_once(job: Job, redi
 def test_retry_runs_what_failed_again_all_or_by_code(job: Job, redis: RedisServer) -> None:
     work(job)
     assert job.status().request_counts["failed"] == 40
-    assert job.retry(code="no_such_code") == 0
+    assert job.retry(code="not_found") == 0
+    with pytest.raises(UsageError, match=r"'no_such_code'; codes: corrupt_image, .*fetch_timeout"):
+        job.retry(code="no_such_code")
+    said = labelmill(redis, "retry", job.id, "--code", "no_such_code")
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert "fetch_timeout" in said.err
     assert job.retry(code="fetch_timeout") == 4
     assert job.status().state == "in_progress"
     work(job, failing=False)

@@ -45,10 +45,11 @@ def run(args: argparse.Namespace) -> int:
     """Write the file, measure both, and say "use it" or "don't"."""
     hand_on(args)
     from worker.export.pictures import read_pictures
-    from worker.export.quantize import AGREEMENT, quantize
+    from worker.export.quantize import AGREEMENT, quantize, read_source
 
     source = loader.resolve(args.file)
-    pictures = read_pictures(args.calibration, loader.read_card(source), limit=args.pictures)
+    card = read_source(source).card  # before minutes of reading pictures
+    pictures = read_pictures(args.calibration, card, limit=args.pictures)
     _say_skipped(args.calibration, pictures)
     choice = quantize(source, args.output, pictures)
     print(f"{args.output}: {choice}")

@@ -35,15 +35,17 @@ from worker.models import golden, loader
 from worker.models.card import CARD_KEY, ModelCard
 from worker.models.onnx import load_onnx
 from worker.models.reader import file_format
-from worker.models.runtime import Images, Scores
+from worker.models.runtime import Images, Runtime, Scores
 from worker.models.tensors import to_input
 
-__all__ = ["AGREEMENT", "Choice", "agreement", "quantize"]
+__all__ = ["AGREEMENT", "Choice", "agreement", "quantize", "read_source"]
 
 #: Operators that are quantised; what lies between them (a Clip, an Add, a pool) follows.
 OPERATORS = ("Add", "AveragePool", "Clip", "Concat", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "Relu")
 #: Operators with weights, which can be left in float32.
 LAYERS = ("Conv", "Gemm", "MatMul")
+#: Operators of a file that is quantised already.
+_QUANTISING = ("QuantizeLinear", "DynamicQuantizeLinear")
 #: Agreement of top-1 with the float model from which on a file may be used, and no further layer stays in float32.
 AGREEMENT = 0.95
 #: What the float model's best two scores must differ by for a picture to count there: in a near-tie either label is
@@ -98,16 +100,27 @@ class _Bench:
     pixels: PixelRange | None = None
 
 
-def quantize(source: Path, target: Path, pictures: Pictures) -> Choice:
-    """Write the INT8 form of ``source`` to ``target``, with a card and a golden sample of its own.
+def read_source(source: Path) -> Runtime:
+    """The model that :func:`quantize` would begin with.
 
-    Raises :class:`~jobs.errors.UsageError` where the source is no float ONNX file, and
-    :class:`~jobs.errors.ModelFileError` where it cannot be served itself.
+    Raises :class:`~jobs.errors.UsageError` where it is no float ONNX file, and :class:`~jobs.errors.ModelFileError`
+    where it cannot be served itself.
     """
     if file_format(source) != "onnx":
         raise UsageError(f"{source} is no ONNX file; export the model with --format onnx first")
     runtime = load_onnx(source, loader.read_card(source), loader.digest(source))
     golden.verify(runtime)
+    if any(node.op_type in _QUANTISING for node in onnx.load_model(str(source)).graph.node):
+        raise UsageError(f"{source} is quantised already")
+    return runtime
+
+
+def quantize(source: Path, target: Path, pictures: Pictures) -> Choice:
+    """Write the INT8 form of ``source`` to ``target``, with a card and a golden sample of its own.
+
+    Raises what :func:`read_source` raises.
+    """
+    runtime = read_source(source)
     # The target comes first: that it cannot be written should not be found out after minutes of work.
     with written_whole(target) as partial, tempfile.TemporaryDirectory(prefix="labelmill-quantize-") as name:
         bench = _set_up(source, Path(name), runtime.card, pictures)
@@ -125,8 +138,6 @@ def _set_up(source: Path, folder: Path, card: ModelCard, pictures: Pictures) -> 
     except Exception as exc:
         raise ExportError(f"{source} cannot be prepared for INT8: {exc}") from exc
     model = onnx.load_model(str(prepared))
-    if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node):
-        raise UsageError(f"{source} is quantised already")
     seen = pictures.images[::2]
     held_out = pictures.images[1::2] if len(pictures.images) > 1 else seen
     batches = [to_input(seen[start : start + 4], card) for start in range(0, len(seen), 4)]

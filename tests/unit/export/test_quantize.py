@@ -143,7 +143,11 @@ def test_the_command_measures_both_and_says_whether_to_use_it(
 
 
 def test_only_a_float_onnx_file_can_be_quantised(
-    quantised: Path, folders: dict[str, Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    quantised: Path,
+    folders: dict[str, Path],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: Capture,
 ) -> None:
     pictures = read_pictures(folders["calibration"], loader.read_card(quantised), limit=10)
     with pytest.raises(UsageError, match="quantised already"):
@@ -152,6 +156,11 @@ def test_only_a_float_onnx_file_can_be_quantised(
     with pytest.raises(UsageError, match="--format onnx"):
         quantize(script, tmp_path / "again.onnx", pictures)
     assert list(tmp_path.iterdir()) == []
+
+    arguments = ["--calibration", str(tmp_path / "gone"), "--output", str(tmp_path / "again.onnx")]  # not looked for yet
+    for file, why in ((quantised, "quantised already"), (script, "--format onnx")):
+        assert main(["quantize", str(file), *arguments]) == 2
+        assert why in capsys.readouterr().err
 
 
 def test_a_folder_without_pictures_is_said(model: Path, tmp_path: Path, capsys: Capture) -> None:
