@@ -157,7 +157,8 @@ def test_only_a_float_onnx_file_can_be_quantised(
         quantize(script, tmp_path / "again.onnx", pictures)
     assert list(tmp_path.iterdir()) == []
 
-    arguments = ["--calibration", str(tmp_path / "gone"), "--output", str(tmp_path / "again.onnx")]  # not looked for yet
+    # nobody has looked for pictures yet
+    arguments = ["--calibration", str(tmp_path / "gone"), "--output", str(tmp_path / "again.onnx")]
     for file, why in ((quantised, "quantised already"), (script, "--format onnx")):
         assert main(["quantize", str(file), *arguments]) == 2
         assert why in capsys.readouterr().err
