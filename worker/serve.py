@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         if value is not None:
             variable = "BROKER_URL" if option == "broker" else option.upper()
             os.environ[f"LABELMILL_{variable}"] = str(value)
-    hand_on(args)
     settings = Settings.from_env()
+    hand_on(args, settings.models)
     _ = settings.redis_url  # a bad value is said in one line, before Celery reads it
     pool, concurrency, threads = _setting(args, settings)
     os.environ["LABELMILL_THREADS"] = str(threads)

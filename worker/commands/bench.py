@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Time every setting and name the best for bulk work and for one image."""
-    hand_on(args)
+    hand_on(args, [args.file])
     rows: list[Row] = []
     for threads in args.threads or _threads(len(os.sched_getaffinity(0))):
         runtime = loader.load(args.file, threads=threads, device=asked_for(args.device))

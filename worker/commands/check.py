@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, compare the golden sample, warm up, time; an error ends with its own exit code."""
-    hand_on(args)
+    hand_on(args, [args.file])
     runtime, load_s = _timed(lambda: loader.load(args.file, threads=args.threads, device=asked_for(args.device)))
     print(f"loaded {runtime.card.name} {runtime.digest} in {load_s:.2f} s")
     print(f"device: {runtime.device}, {runtime.precision}")

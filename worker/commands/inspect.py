@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print it."""
-    hand_on(args)
+    hand_on(args, [args.file])
     if is_noop(args.file):
         raise UsageError(f"{args.file} is no file: it decodes nothing and gives the same scores for every image")
     path = resolve(args.file)

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file, measure both, and say "use it" or "don't"."""
-    hand_on(args)
+    hand_on(args, [args.file])
     from worker.export.pictures import read_pictures
     from worker.export.quantize import AGREEMENT, quantize, read_source
 

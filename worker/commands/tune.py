@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, keep and print."""
-    hand_on(args)
+    hand_on(args, [args.file])
     from worker.trials import make_plan
 
     _, digest = loader.identify(args.file)

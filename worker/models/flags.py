@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from jobs.parser import positive
 from jobs.settings import DEVICES
 from worker.models.card import ModelCard, Preprocessing
 from worker.models.labels import read_labels
-from worker.models.reader import CARD_VARIABLE
+from worker.models.loader import resolve
+from worker.models.noop import is_noop
+from worker.models.reader import CARD_VARIABLE, is_plain
 
 __all__ = [
     "PRESETS",
@@ -35,6 +38,8 @@ PRESETS = {
     "half": Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     "unit": Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
 }
+#: What else describes a plain file.
+_BESIDE_LABELS = ("preprocess", "input_size", "input", "output_kind", "activation")
 PREPROCESS_HELP = (
     "imagenet, half ((x - 0.5) / 0.5) or unit (0..1), a JSON file, or settings after a name: "
     "imagenet,resize=232,interpolation=bicubic,mean=0.5/0.5/0.5,std=0.5/0.5/0.5,color_order=BGR (default: imagenet)"
@@ -48,9 +53,9 @@ def add_card_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--labels", type=Path, metavar="FILE", help="class names: JSON, or one a line")
     add_preprocessing_flags(group)
-    group.add_argument("--input", choices=("float32_nchw", "uint8_nhwc"), default="float32_nchw")
-    group.add_argument("--output-kind", choices=("logits", "scores"), default="logits")
-    group.add_argument("--activation", choices=("softmax", "sigmoid", "none"), default="softmax")
+    group.add_argument("--input", choices=("float32_nchw", "uint8_nhwc"), help="default: float32_nchw")
+    group.add_argument("--output-kind", choices=("logits", "scores"), help="default: logits")
+    group.add_argument("--activation", choices=("softmax", "sigmoid", "none"), help="default: softmax")
 
 
 def add_device_flag(parser: argparse.ArgumentParser) -> None:
@@ -71,24 +76,32 @@ def add_preprocessing_flags(parser: Any) -> None:
 def card_from_flags(args: argparse.Namespace, name: str) -> ModelCard | None:
     """The card that the flags describe, ``None`` without ``--labels``."""
     if args.labels is None:
-        if args.preprocess or args.input_size:
-            raise UsageError("--preprocess and --input-size describe a plain file and need --labels")
+        given = [flag for flag in _BESIDE_LABELS if getattr(args, flag)]
+        if given:
+            flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in given)
+            raise UsageError(f"a plain model file needs --labels beside {flags}")
         return None
     return ModelCard(
         name=name,
         labels=read_labels(args.labels),
         preprocessing=parse_preprocessing(args.preprocess, input_size=args.input_size),
-        input=args.input,
-        output=args.output_kind,
-        activation=args.activation,
+        input=args.input or "float32_nchw",
+        output=args.output_kind or "logits",
+        activation=args.activation or "softmax",
     )
 
 
-def hand_on(args: argparse.Namespace) -> None:
-    """Put the card of the flags into the environment, where this process and its children read it."""
+def hand_on(args: argparse.Namespace, models: Sequence[str]) -> None:
+    """Put the card of the flags into the environment, where this process and its children read it.
+
+    Raises :class:`~jobs.errors.UsageError` where none of the models is a plain file, which alone would take it.
+    """
     card = card_from_flags(args, PLAIN_NAME)
-    if card is not None:
-        os.environ[CARD_VARIABLE] = card.to_json()
+    if card is None:
+        return
+    if not any(not is_noop(model) and is_plain(resolve(model)) for model in models):
+        raise UsageError(f"--labels is for a plain model file; with a card of their own: {', '.join(models)}")
+    os.environ[CARD_VARIABLE] = card.to_json()
 
 
 def seconds(text: str) -> float:

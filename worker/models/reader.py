@@ -14,7 +14,7 @@ from worker.models.card import CARD_KEY, SCHEMA, ModelCard
 from worker.models.labels import parse_labels, read_labels
 from worker.models.onnx_header import read_onnx_header
 
-__all__ = ["CARD_VARIABLE", "SUFFIX", "ZIP_ERRORS", "Format", "file_format", "read_card", "sidecar_path"]
+__all__ = ["CARD_VARIABLE", "SUFFIX", "ZIP_ERRORS", "Format", "file_format", "is_plain", "read_card", "sidecar_path"]
 
 Format = Literal["onnx", "torchscript", "torch_export"]
 #: Ending of the files of each format; the contents decide, not the ending.
@@ -48,6 +48,11 @@ def read_card(path: Path) -> ModelCard:
     if embedded is not None and sidecar.exists():
         raise ModelCardError(f"{path} carries a model card and {sidecar.name} lies beside it; remove the latter")
     return ModelCard.from_json(embedded) if embedded is not None else _from_sidecar(path, sidecar)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a model file has no card of its own: neither inside nor beside it. Raises as :func:`read_card`."""
+    return _embedded(path, file_format(path)) is None and not sidecar_path(path).exists()
 
 
 def file_format(path: Path) -> Format:

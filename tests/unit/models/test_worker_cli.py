@@ -92,7 +92,8 @@ def test_flags_describe_a_plain_file(
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--preprocess", "imagenet"], "--labels"),
+        (["--preprocess", "imagenet"], "--labels beside --preprocess"),
+        (["--activation", "none", "--output-kind", "scores"], "--labels beside --output-kind, --activation"),
         (["--labels", "LABELS", "--preprocess", "magic"], "'magic'"),
         (["--labels", "LABELS", "--preprocess", "size=3"], "'size'"),
         (["--labels", "LABELS", "--preprocess", "mean=1"], "mean"),
@@ -107,6 +108,21 @@ def test_a_flag_that_cannot_be_read_is_named(flags: list[str], named: str, tmp_p
 
     (line,) = lines_of_error(capsys)
     assert named in line
+
+
+@pytest.mark.parametrize("command", ["check", "inspect", "bench", "tune", "serve --model"])
+def test_flags_of_a_plain_file_are_refused_where_there_is_none(
+    command: str, model_file: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELMILL_MODEL", "")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    described = plain_onnx(tmp_path / "plain.onnx")
+    described.with_name("plain.onnx.json").write_text('{"labels": "labels.txt"}')
+
+    for model in ("noop", str(model_file), str(described)):
+        assert main([*command.split(), model, "--labels", str(tmp_path / "labels.txt")]) == 2
+        (line,) = lines_of_error(capsys)
+        assert line.endswith(f"with a card of their own: {model}")
 
 
 @pytest.mark.parametrize(
