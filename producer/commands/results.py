@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_job(parser)
     add = parser.add_argument
     add("--output", metavar="FILE", help="file or s3://bucket/key; default, and -: stdout")
-    add("--errors", metavar="FILE", help="what did not succeed goes here, and not into --output")
+    add("--errors", metavar="FILE", help="what did not succeed goes here, in the same format, and not into --output")
     add("--format", choices=FORMATS, help="default: the suffix of --output, else jsonl")
     add("--follow", action="store_true", help="go on until the job has ended; can be cut off and taken up again")
     add("--sort", action="store_true", help="in the order of the input")
@@ -113,6 +113,8 @@ def _order(args: argparse.Namespace, job: Job) -> _Order:
             raise UsageError("Parquet is binary: name a file with --output")
     if args.errors is not None and args.errors == args.output:
         raise UsageError("--errors and --output must be two files")
+    if args.errors is not None and not args.format and format_of(args.errors) not in (None, format):
+        raise UsageError(f"--errors {args.errors} would be {format}, as the results: say --format to write both so")
     if args.columns is not None and format == "jsonl":
         raise UsageError("--columns is for csv and parquet: in jsonl your fields are under 'fields'")
     wanted = args.columns or ""

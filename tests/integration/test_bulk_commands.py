@@ -170,6 +170,9 @@ def test_a_job_that_goes_on_says_so(redis: RedisServer, photos: Path, tmp_path: 
     [
         (["--json"], "name a file with --output"),
         (["--output", "{out}", "--errors", "{out}"], "two files"),
+        (["--output", "x.csv", "--errors", "x.jsonl"], "--errors x.jsonl would be csv"),
+        (["--errors", "x.parquet"], "--errors x.parquet would be jsonl"),
+        (["--errors", "x.gz"], "no format ends in .gz"),
         (["--columns", "owner"], "in jsonl your fields are"),
         (["--columns", "owner,status", "--format", "csv"], "every table has 'status' already"),
         (["--columns", "label_1", "--format", "parquet", "--output", "{out}"], "every table has 'label_1' already"),
