@@ -8,6 +8,7 @@ behind. It goes when the output is complete.
 from __future__ import annotations
 
 import fcntl
+import io
 import math
 import os
 import time
@@ -22,6 +23,7 @@ from jobs.errors import UsageError
 from jobs.items import Result
 from producer.outputs import open_writer
 from producer.outputs.split import Split
+from producer.outputs.target import FileOnDisk
 
 __all__ = ["APPENDABLE", "Appender", "Mark"]
 
@@ -160,7 +162,7 @@ def _open_at(path: Path, size: int) -> IO[bytes]:
     """The file, cut to what is complete, for writing behind it; locked, so that nobody else does."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        stream = io.BufferedRandom(FileOnDisk(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), path, "r+"))
     except OSError as exc:
         raise UsageError(f"cannot write {path}: {exc.strerror}") from None
     try:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from jobs.errors import ServiceError, UsageError
 from producer.sources.openers import file_system, is_url, store_errors
 
-__all__ = ["open_target"]
+__all__ = ["FileOnDisk", "open_target"]
+
+
+class FileOnDisk(io.FileIO):
+    """A file that is named where it cannot be written: of a full disk the system does not say which file it was."""
+
+    def __init__(self, handle: int, path: Path, mode: str = "w") -> None:
+        super().__init__(handle, mode)
+        self._path = str(path)
+
+    def write(self, data: Any) -> int:
+        """As any file does; an :class:`OSError` has the path."""
+        try:
+            return super().write(data)
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, self._path) from None
 
 
 @contextmanager
@@ -38,7 +54,7 @@ def _open_file(path: Path) -> Iterator[IO[bytes]]:
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a folder")
     if path.exists() and not path.is_file():  # a device or a pipe is written to, and not replaced
-        with path.open("wb") as stream:
+        with io.BufferedWriter(FileOnDisk(os.open(path, os.O_WRONLY), path)) as stream:
             yield stream
         return
     try:
@@ -47,7 +63,7 @@ def _open_file(path: Path) -> Iterator[IO[bytes]]:
     except OSError as exc:
         raise UsageError(f"cannot write {path}: {exc.strerror}") from None
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with io.BufferedWriter(FileOnDisk(handle, path)) as stream:
             os.fchmod(handle, 0o666 & ~_umask())
             yield stream
         os.replace(name, path)

@@ -231,6 +231,10 @@ def test_a_full_disk_is_one_line(pictures: Path, env: dict[str, str]) -> None:
     assert "Traceback" not in done.stderr
     assert "No space left" in done.stderr.splitlines()[-1]
 
+    done = classify(pictures, "--model", "noop", "--format", "jsonl", "--output", "/dev/full", env=env)
+    assert done.returncode == 74
+    assert done.stderr.splitlines()[-1] == "labelmill: /dev/full: No space left on device"
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_it_in_the_middle_no_process_stays(
