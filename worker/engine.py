@@ -120,124 +120,123 @@ class Engine:
         decoded; what it raises ends the run. ``late`` is asked before each that is predicted but the first: what it
         gives is the error of those that are decoded and not predicted.
         """
-        spent = Spent()
-        errors: dict[int, LabelmillError] = {}
-        good = _Lines(top_k)
-        images = self._room(len(refs), waits=waits)
+        return _Run(self, refs, fetch, top_k=top_k, waits=waits, decoded=decoded, late=late).result()
+
+
+class _Run:
+    """One run, see :meth:`Engine.run`. Items are known by their places in it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        refs: Sequence[str],
+        fetch: Callable[[str], bytes],
+        *,
+        top_k: int,
+        waits: bool,
+        decoded: Callable[[], None],
+        late: Callable[[], LabelmillError | None],
+    ) -> None:
+        self._runtime, self._decode, self._batch_size = engine.runtime, engine.decode, engine.batch_size
+        self._refs, self._fetch = refs, fetch
+        self._waits, self._decoded, self._late = waits, decoded, late
+        self._spent = Spent()
+        self._errors: dict[int, LabelmillError] = {}
+        self._good = _Lines(top_k)
+
+    def result(self) -> ChunkResult:
+        """Of all items."""
+        refs, errors, images = self._refs, self._errors, self._room()
         for start in range(0, len(refs), len(images)):
-            places = self._decoded(refs, start, images, fetch, errors, spent, decoded, waits=waits)
-            for at in range(0, len(places), self.batch_size):
-                if (start or at) and (error := late()):
+            places = self._fill(images, range(start, min(start + len(images), len(refs))))
+            for at in range(0, len(places), self._batch_size):
+                if (start or at) and (error := self._late()):
                     errors |= dict.fromkeys(places[at:], error)
                     break
-                few = places[at : at + self.batch_size]
-                decoded()
-                self._classify(few, images[at : at + len(few)], good, errors, spent)
-        lines = good.joined()
+                few = places[at : at + self._batch_size]
+                self._decoded()
+                self._classify(few, images[at : at + len(few)])
+        lines = self._good.joined()
         if errors:
             found = iter(lines.split(b"\n"))
             lines = b"\n".join(
                 encode_failure(errors[place]) if place in errors else next(found) for place in range(len(refs))
             )
-        return ChunkResult(lines, len(refs) - len(errors), len(errors), spent)
+        return ChunkResult(lines, len(refs) - len(errors), len(errors), self._spent)
 
-    def _room(self, items: int, *, waits: bool) -> Images:
+    def _room(self) -> Images:
         """Where the images go that are decoded in one go; at least one."""
-        size = (*self.runtime.card.preprocessing.size, 3) if self.runtime.decodes else (1, 1, 3)
-        batches = 1 if waits else max(1, TOGETHER // (math.prod(size) * self.batch_size))
-        count = max(1, min(items, batches * self.batch_size))
+        size = (*self._runtime.card.preprocessing.size, 3) if self._runtime.decodes else (1, 1, 3)
+        batches = 1 if self._waits else max(1, TOGETHER // (math.prod(size) * self._batch_size))
+        count = max(1, min(len(self._refs), batches * self._batch_size))
         return room("images", count, *size, dtype=np.uint8, kept=TOGETHER)
 
-    def _decoded(
-        self,
-        refs: Sequence[str],
-        start: int,
-        images: Images,
-        fetch: Callable[[str], bytes],
-        errors: dict[int, LabelmillError],
-        spent: Spent,
-        decoded: Callable[[], None],
-        *,
-        waits: bool,
-    ) -> Sequence[int]:
-        """Fill ``images`` with those of the items from ``start`` on, without gaps; the places of their items."""
-        few = range(start, min(start + len(images), len(refs)))
-        if not self.runtime.decodes:
+    # -- reading and decoding -------------------------------------------------------------------------
+
+    def _fill(self, images: Images, few: Sequence[int]) -> Sequence[int]:
+        """Decode these items into ``images``, without gaps; the places of those that are there."""
+        if not self._runtime.decodes:
             return few
         places: list[int] = []
-        for at in range(0, len(few), self.batch_size):
+        for at in range(0, len(few), self._batch_size):
             if at:
-                decoded()
-            for files in _read(refs, few[at : at + self.batch_size], fetch, 1 if waits else READ_BYTES, errors, spent):
+                self._decoded()
+            for files in self._read(few[at : at + self._batch_size]):
                 began = perf_counter()
                 for place, data in files:
                     try:
-                        self.decode(data, images[len(places)])
+                        self._decode(data, images[len(places)])
                         places.append(place)
                     except ItemError as exc:
-                        errors[place] = exc
-                spent.decode_s += perf_counter() - began
+                        self._errors[place] = exc
+                self._spent.decode_s += perf_counter() - began
         return places
 
-    def _classify(
-        self,
-        places: Sequence[int],
-        images: Images,
-        good: _Lines,
-        errors: dict[int, LabelmillError],
-        spent: Spent,
-    ) -> None:
+    def _read(self, few: Sequence[int]) -> Iterator[list[tuple[int, bytes]]]:
+        """These items with their bytes, as many at once as have :data:`READ_BYTES`; one where ``fetch`` waits."""
+        most = 1 if self._waits else READ_BYTES
+        files: list[tuple[int, bytes]] = []
+        size, began = 0, perf_counter()
+        for place in few:
+            try:
+                data = self._fetch(self._refs[place])
+            except ItemError as exc:
+                self._errors[place] = exc
+                continue
+            files.append((place, data))
+            size += len(data)
+            if size >= most:
+                self._spent.fetch_s += perf_counter() - began
+                yield files
+                files, size, began = [], 0, perf_counter()
+        self._spent.fetch_s += perf_counter() - began
+        yield files
+
+    # -- predicting -----------------------------------------------------------------------------------
+
+    def _classify(self, places: Sequence[int], images: Images) -> None:
         try:
-            good.add(self._predict(images, spent))
+            self._good.add(self._predict(images))
         except ModelRunError as exc:
             log.warning("the model raised on a batch of %d (%s): item by item", len(images), exc.message)
-            self._predict_apart(places, images, good, errors, spent)
+            self._predict_apart(places, images)
 
-    def _predict_apart(
-        self, places: Sequence[int], images: Images, good: _Lines, errors: dict[int, LabelmillError], spent: Spent
-    ) -> None:
+    def _predict_apart(self, places: Sequence[int], images: Images) -> None:
         """Image by image, so that those on which the model does not raise have their scores."""
         for place, image in zip(places, images, strict=True):
             try:
-                good.add(self._predict(image[np.newaxis], spent))
+                self._good.add(self._predict(image[np.newaxis]))
             except ModelRunError as exc:
-                errors[place] = exc
+                self._errors[place] = exc
 
-    def _predict(self, images: Images, spent: Spent) -> Scores:
+    def _predict(self, images: Images) -> Scores:
         began = perf_counter()
-        scores = self.runtime.predict(images)
-        spent.predict_s += perf_counter() - began
-        spent.batches.append(len(images))
+        scores = self._runtime.predict(images)
+        self._spent.predict_s += perf_counter() - began
+        self._spent.batches.append(len(images))
         if len(scores) != len(images):
             raise ModelRunError(f"the model gave {len(scores)} answers for {len(images)} images")
         return scores
-
-
-def _read(
-    refs: Sequence[str],
-    few: Sequence[int],
-    fetch: Callable[[str], bytes],
-    most: int,
-    errors: dict[int, LabelmillError],
-    spent: Spent,
-) -> Iterator[list[tuple[int, bytes]]]:
-    """The items at the places ``few``, with their bytes: as many at once as have ``most`` bytes; one at the least."""
-    files: list[tuple[int, bytes]] = []
-    size, began = 0, perf_counter()
-    for place in few:
-        try:
-            data = fetch(refs[place])
-        except ItemError as exc:
-            errors[place] = exc
-            continue
-        files.append((place, data))
-        size += len(data)
-        if size >= most:
-            spent.fetch_s += perf_counter() - began
-            yield files
-            files, size, began = [], 0, perf_counter()
-    spent.fetch_s += perf_counter() - began
-    yield files
 
 
 class _Lines:
