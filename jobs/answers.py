@@ -50,6 +50,10 @@ class ResultConsumer(CelerysConsumer):  # type: ignore[misc]
 
     on_message: Callable[[dict[str, Any]], object] | None
 
+    def on_wait_for_pending(self, result: Any, **options: Any) -> None:
+        """A look. After one at a group Celery sleeps for half a second, in which nobody reads what has come."""
+        super().on_wait_for_pending(result, **{**options, "interval": 0})
+
     def _wait_for_pending(
         self, result: Any, timeout: float | None = None, on_interval: Callable[[], Any] | None = None, **options: Any
     ) -> Iterator[None]:

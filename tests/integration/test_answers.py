@@ -13,6 +13,7 @@ from celery import states
 from celery.app.backends import BACKEND_ALIASES, by_url
 from celery.backends.asynchronous import Drainer
 from celery.backends.redis import RedisBackend
+from celery.backends.redis import ResultConsumer as CelerysConsumer
 from celery.result import AsyncResult, GroupResult, ResultSet
 
 from jobs.answers import Backend, BehindSentinels, install
@@ -154,6 +155,45 @@ def test_an_answer_that_nobody_was_told_of_is_found_all_the_same(redis: RedisSer
     told: list[Any] = []
     assert sent.get(timeout=60, on_interval=untold, on_message=told.append) == 7
     assert told == []
+
+
+def test_a_look_at_a_group_does_not_sleep(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Labelmill(redis.broker_url).celery
+    sent = [app.send_task("labelmill.classify", (f"{number}.jpg",)) for number in range(2)]
+    slept: list[float] = []
+    monkeypatch.setattr("celery.backends.base.time.sleep", slept.append)
+    group = GroupResult("group", sent, app=app)
+    app.backend.result_consumer.on_wait_for_pending(group, timeout=None, interval=0.5)
+    group.forget()
+    assert set(slept) == {0}
+
+
+def test_who_waits_looks_after_a_second_and_then_after_twice_as_long_again_and_again(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = Labelmill(redis.broker_url).celery.backend.result_consumer
+    now, looks, told = 100.0, [], []
+
+    def waiting(self: Any, result: Any, *, on_interval: Any, timeout: float | None) -> Iterator[None]:
+        nonlocal now
+        consumer.on_message = told.append
+        while now < 120:
+            yield
+            now += 0.25
+            on_interval()
+
+    def look(result: Any, **options: Any) -> None:
+        assert consumer.on_message is None  # what is found by looking is not told twice
+        looks.append((now - 100, result))
+
+    monkeypatch.setattr(CelerysConsumer, "_wait_for_pending", waiting)
+    monkeypatch.setattr(consumer, "on_wait_for_pending", look)
+    monkeypatch.setattr("jobs.answers.time.monotonic", lambda: now)
+    intervals: list[int] = []
+    for _ in consumer._wait_for_pending("result", on_interval=lambda: intervals.append(1)):
+        assert consumer.on_message == told.append
+    assert looks == [(1, "result"), (3, "result"), (7, "result"), (15, "result")]
+    assert len(intervals) == 80
 
 
 def meta_of(task_id: str, result: Any) -> dict[str, Any]:
