@@ -18,6 +18,7 @@ from typing import Any
 
 from jobs.errors import ItemError
 from jobs.guard import Guard, Target
+from jobs.items import UNCARRIABLE
 
 __all__ = ["Reach", "beyond", "common_reach"]
 
@@ -35,8 +36,8 @@ class Reach:
 
     @classmethod
     def of(cls, file_roots: Sequence[Path], url_hosts: Sequence[str]) -> Reach:
-        """That of this process; a root that is not there is left out."""
-        signs = (_sign(str(root)) for root in file_roots)
+        """That of this process; left out is a root that is not there, or whose name no reference can have."""
+        signs = (_sign(str(root)) for root in file_roots if not UNCARRIABLE.search(str(root)))
         return cls(socket.gethostname(), tuple(sign for sign in signs if sign), tuple(url_hosts))
 
     @classmethod

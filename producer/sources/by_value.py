@@ -48,7 +48,7 @@ class ByValue:
 
     def named(self) -> Iterator[Picture | str]:
         """The same; a custom_id alone where the source names it so and workers can read it."""
-        is_readable = self.base and self._readable(f"{self.base}/any")
+        is_readable = self.base and self._readable(f"{self.base}/.")
         pictures = self.source.named() if is_readable and isinstance(self.source, Named) else iter(self.source)
         with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as readers:
             ahead: deque[Picture | str | Future[Picture]] = deque()

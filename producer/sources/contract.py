@@ -68,8 +68,9 @@ class Located(Protocol):
 
 def spelled_out(pictures: Iterable[P | str], base: str) -> Iterator[P | Item]:
     """What a source has :class:`Named`, with the references."""
+    begin = f"{base}/" if base else ""
     for picture in pictures:
-        yield Item(picture, f"{base}/{picture}") if isinstance(picture, str) else picture
+        yield Item(picture, begin + picture) if isinstance(picture, str) else picture
 
 
 def is_carriable(name: str) -> bool:

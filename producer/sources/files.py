@@ -49,7 +49,8 @@ class Files:
         roots = [_root(name) for name in self.names]
         _refuse_overlap([root for root in roots if not root.pattern])
         self._is_alone = len(roots) == 1 and not among_others and roots[0].is_folder
-        self.base = roots[0].path if self._is_alone else ""
+        # of a folder whose own name cannot travel no image can be asked for
+        self.base = roots[0].path if self._is_alone and not UNCARRIABLE.search(roots[0].path) else ""
         #: Only patterns can name a file twice; folders that do are refused.
         self.unique = len(roots) == 1 or not any(root.pattern for root in roots)
         self._roots = roots
@@ -67,7 +68,7 @@ class Files:
         return self._items(sort_limit=SORT_LIMIT)
 
     def _items(self, *, sort_limit: int) -> Iterator[Item | str]:
-        is_based = sort_limit > 0 and self.base not in ("", "/") and self.base.isprintable()
+        is_based = sort_limit > 0 and self.base.strip("/") != ""
         for root in self._roots:
             name = "" if self._is_alone else root.name.lstrip("/")
             if root.pattern:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import SourceError
-from jobs.items import Item, decode_chunk, encode_chunk
+from jobs.items import Item, check_items, decode_chunk, encode_chunk
 from producer.sources import files
 from producer.sources.files import Files
 from producer.sources.patterns import Pattern
@@ -124,6 +124,30 @@ def test_a_name_that_is_odd_is_not_sent_alone(tmp_path: Path, monkeypatch: pytes
     touch(tmp_path / name, tmp_path / "fine.jpg")
     assert all(isinstance(item, Item) for item in Files([tmp_path]).named())
     assert {item.custom_id for item in Files([tmp_path]) if not item.ref.startswith("error:")} >= {"fine.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "inner"), [("odd\n", "sub"), (os.fsdecode(b"\xff"), "sub"), ("fine", "odd\n"), ("\u2028", "sub")]
+)
+def test_what_cannot_be_asked_for_because_of_its_folder_fails_alone(tmp_path: Path, folder: str, inner: str) -> None:
+    touch(tmp_path / folder / "a.jpg", tmp_path / folder / inner / "b.jpg")
+    source = Files([tmp_path / folder])
+    named = list(source.named())
+    check_items(named, base=source.base)
+    items = decode_chunk(encode_chunk(named, base=source.base)).items
+    assert items == tuple(source)
+    is_fine = {"fine": ["a.jpg"], "\u2028": ["a.jpg", "sub/b.jpg"]}.get(folder, [])
+    assert [item.custom_id for item in items if not item.ref.startswith("error:")] == is_fine
+    assert len(items) == 2
+
+
+@pytest.mark.parametrize("base", ["/", "//", ""])
+def test_nothing_is_named_alone_where_a_slash_is_all_that_goes_before(tmp_path: Path, base: str) -> None:
+    touch(tmp_path / "a.jpg")
+    source = Files([tmp_path])
+    assert list(source.named()) == ["a.jpg"]
+    source.base = base
+    assert list(source.named()) == [Item("a.jpg", f"{tmp_path}/a.jpg")]
 
 
 def test_the_first_id_of_a_folder_comes_before_it_is_gone_through(

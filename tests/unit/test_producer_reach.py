@@ -33,6 +33,14 @@ def test_a_folder_of_another_host_must_be_the_same_share(tmp_path: Path) -> None
     assert not common_reach([other])(f"{tmp_path}/a.jpg"), "another folder by the same name"
 
 
+def test_a_root_that_no_reference_can_name_is_not_told_of(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"odd\xff")
+    odd.mkdir()
+    reach = Reach.of([odd, tmp_path], [])
+    assert [root[0] for root in reach.roots] == [str(tmp_path)]
+    assert Reach.from_json(orjson.loads(orjson.dumps(reach.as_json()))) == reach
+
+
 def test_every_worker_must_be_able_to_read_it(tmp_path: Path) -> None:
     for name in ("a", "b"):
         os.mkdir(tmp_path / name)

@@ -17,6 +17,7 @@ import pytest
 from jobs import asking
 from jobs.errors import SourceError, UsageError
 from jobs.items import Item
+from jobs.reach import Reach, common_reach
 from producer.ids import check_ids
 from producer.sources import Archive, ByValue, Manifest, Named, Source, Upload, open_source
 from producer.sources.chain import Pictures
@@ -259,6 +260,15 @@ def test_a_store_that_no_package_knows_says_so() -> None:
 
 
 # -- by reference or by value ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("root", ["any", ".", "x"])
+def test_a_folder_of_which_workers_can_read_a_part_only_is_not_taken_for_the_whole(root: str, tmp_path: Path) -> None:
+    touch(tmp_path / "any/a.jpg", tmp_path / "other/b.jpg")
+    (tmp_path / "x").mkdir()
+    source = open_source([tmp_path], readable=common_reach([Reach.of([tmp_path / root], [])]))
+    sent = {picture.custom_id for picture in source if isinstance(picture, Item)}
+    assert sent == {"any": {"any/a.jpg"}, ".": {"any/a.jpg", "other/b.jpg"}, "x": set()}[root]
 
 
 @pytest.mark.parametrize(("reach", "alone"), [("", ["a.jpg", "b.jpg"]), ("/a.jpg", []), ("/nowhere", [])])
