@@ -208,7 +208,8 @@ class _Run:
             if size >= most:
                 self._spent.fetch_s += perf_counter() - began
                 yield files
-                files, size, began = [], 0, perf_counter()
+                files.clear()  # before the next are read
+                size, began = 0, perf_counter()
         self._spent.fetch_s += perf_counter() - began
         yield files
 

@@ -115,6 +115,49 @@ def test_files_of_a_batch_are_read_together_up_to_so_many_bytes(
     assert [outcome[0] for outcome in outcomes] == [0, "corrupt_image", "not_found", 1, 2]
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_reading_and_decoding_take_is_told_apart(monkeypatch: pytest.MonkeyPatch, waits: bool) -> None:
+    now = 0.0
+
+    def read(ref: str) -> bytes:
+        nonlocal now
+        now += 1
+        if ref == "gone":
+            raise NotFoundError()
+        return ref.encode()
+
+    def decode_slowly(data: bytes, out: Images) -> None:
+        nonlocal now
+        now += 100
+        decode(data, out)
+
+    monkeypatch.setattr("worker.engine.perf_counter", lambda: now)
+    engine = Engine(Brightness(), decode_slowly, batch_size=2)
+    spent = engine.run(["0", "gone", "bad", "1"], read, top_k=1, waits=waits).spent
+    assert (spent.fetch_s, spent.decode_s) == (4, 300)
+
+
+def test_files_are_let_go_before_the_next_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[int] = []
+    most = 0
+
+    class File(bytes):
+        """Bytes that say when they are gone."""
+
+        def __del__(self) -> None:
+            alive.pop()
+
+    def read(ref: str) -> bytes:
+        nonlocal most
+        alive.append(1)
+        most = max(most, len(alive))
+        return File(b"1")
+
+    monkeypatch.setattr("worker.engine.READ_BYTES", 4)
+    Engine(Brightness(), decode, batch_size=64).run(["x"] * 40, read, top_k=1)
+    assert most <= 4 + 1
+
+
 def test_what_is_decoded_in_one_go_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     height, width = Brightness.card.preprocessing.size
     for room, goes in ((0, 2), (5 * height * width * 3, 4)):
