@@ -16,6 +16,7 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
+from jobs.orphans import end_with_parent
 from producer.client import Labelmill
 from producer.embedded import redis_server
 
@@ -44,7 +45,14 @@ def running(
     """A process, and its children, between ``with`` and its end: SIGTERM, and SIGKILL where that does not help."""
     with log.open("wb") as output:
         environment = {**os.environ, **(env or {})}
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - takes no lock; whatever ends a benchmark, no worker stays
+        )
         try:
             yield process
         finally:
