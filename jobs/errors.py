@@ -58,7 +58,7 @@ __all__ = [
     "UnsupportedFormatError",
     "UsageError",
     "WeightsError",
-    "check_failure_code",
+    "check_code",
     "item_error",
 ]
 
@@ -180,12 +180,15 @@ def item_error(code: str) -> ItemError:
     return _item_errors().get(code, ItemError)()
 
 
-def check_failure_code(code: str) -> None:
-    """Raises :class:`UsageError` where no image fails with this code."""
-    others = (ItemError, ModelRunError, CrashedWorkerError, TimeLimitError)
-    codes = sorted({*_item_errors(), *(error.code for error in others)})
-    if code not in codes:
-        raise UsageError(f"no image fails with the code {code[:80]!a}; codes: {', '.join(codes)}")
+def check_code(code: str) -> None:
+    """Raises :class:`UsageError` where no error has this code; names those that images mostly fail with."""
+    if code not in _codes(LabelmillError):
+        usual = sorted({*_item_errors(), ModelRunError.code, CrashedWorkerError.code, TimeLimitError.code})
+        raise UsageError(f"no image failed with {code[:80]!a}; codes are {', '.join(usual)}")
+
+
+def _codes(kind: type[LabelmillError]) -> set[str]:
+    return {kind.code}.union(*map(_codes, kind.__subclasses__()))
 
 
 def _item_errors() -> dict[str, type[ItemError]]:

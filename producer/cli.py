@@ -80,13 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        print(f"labelmill: {_in_words(error)}", file=sys.stderr)
+        print(f"labelmill: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is held back cannot be written either
         return 74  # EX_IOERR: a full disk, a file that may not be read
-
-
-def _in_words(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.audit import Audit
-from jobs.errors import JobError, check_failure_code
+from jobs.errors import JobError, check_code
 from jobs.items import Result, decode_outcomes
 from jobs.ledger import DeadLetter, Entry, JobStatus
 from producer.ids import IdSet
@@ -94,10 +94,8 @@ class Job:
         """Run the failed images again, all or those with this error code; returns how many.
 
         Their results replace the failed ones. Raises :class:`~jobs.errors.JobError` while the job is cancelled, and
-        :class:`~jobs.errors.UsageError` where no image fails with that code.
+        :class:`~jobs.errors.UsageError` where none failed with that code, and there is no such code.
         """
-        if code is not None:
-            check_failure_code(code)
         status = self.status()
         superseded = self.client.patience(lambda: self.client.ledger.superseded(self.id))
         queued = 0
@@ -105,6 +103,8 @@ class Job:
             failed = [p for p in _failed(entry, code) if p not in superseded.get(entry.id, ())]
             if failed:
                 queued += self._retry(entry.id, failed, status.lane)
+        if code is not None and not queued:
+            check_code(code)
         return queued
 
     def audit(self) -> Audit:

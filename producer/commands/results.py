@@ -15,7 +15,7 @@ from jobs.wording import counted
 from producer.commands.display import errors_console, print_json
 from producer.commands.options import add_job, connect, examples
 from producer.job import Job
-from producer.outputs import FORMATS, Writer, format_of, open_target, open_writer
+from producer.outputs import FORMATS, Writer, format_of, named_format, open_target, open_writer
 from producer.outputs.append import APPENDABLE, Appender
 from producer.outputs.join import Joined
 from producer.outputs.own import free_columns, named_columns
@@ -113,7 +113,7 @@ def _order(args: argparse.Namespace, job: Job) -> _Order:
             raise UsageError("Parquet is binary: name a file with --output")
     if args.errors is not None and args.errors == args.output:
         raise UsageError("--errors and --output must be two files")
-    if args.errors is not None and not args.format and format_of(args.errors) not in (None, format):
+    if args.errors is not None and not args.format and named_format(args.errors) not in (None, format):
         raise UsageError(f"--errors {args.errors} would be {format}, as the results: say --format to write both so")
     if args.columns is not None and format == "jsonl":
         raise UsageError("--columns is for csv and parquet: in jsonl your fields are under 'fields'")

@@ -12,7 +12,7 @@ from producer.outputs.csv import CsvWriter
 from producer.outputs.jsonl import JsonlWriter
 from producer.outputs.target import open_target
 
-__all__ = ["FORMATS", "Writer", "format_of", "open_target", "open_writer"]
+__all__ = ["FORMATS", "Writer", "format_of", "named_format", "open_target", "open_writer"]
 
 FORMATS = ("jsonl", "csv", "parquet")
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -33,17 +33,20 @@ def open_writer(
     return makers[format]()
 
 
+def named_format(path: Path | str) -> str | None:
+    """The format that the suffix of a file or URL names, if any."""
+    return SUFFIXES.get(PurePosixPath(path).suffix.lower())
+
+
 def format_of(path: Path | str) -> str | None:
-    """The format that the suffix of a file or URL names; None where there is no suffix, or one of any text.
+    """As :func:`named_format`; None only where there is no suffix, or one of any text.
 
     Raises :class:`~jobs.errors.UsageError` where the suffix promises another format, as ``.xlsx`` or ``.gz``.
     """
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix in ("", ".txt"):
-        return None
-    if suffix not in SUFFIXES:
+    suffix, named = PurePosixPath(path).suffix.lower(), named_format(path)
+    if named is None and suffix not in ("", ".txt"):
         raise UsageError(f"{path}: no format ends in {suffix}; say --format jsonl, csv or parquet to write it anyway")
-    return SUFFIXES[suffix]
+    return named
 
 
 def _parquet(stream: IO[bytes], columns: Sequence[str] | None) -> Writer:

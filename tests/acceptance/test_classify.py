@@ -233,7 +233,7 @@ def test_a_full_disk_is_one_line(pictures: Path, env: dict[str, str]) -> None:
 
     done = classify(pictures, "--model", "noop", "--format", "jsonl", "--output", "/dev/full", env=env)
     assert done.returncode == 74
-    assert done.stderr.splitlines()[-1] == "labelmill: /dev/full: No space left on device"
+    assert done.stderr.splitlines()[-1] == "labelmill: [Errno 28] No space left on device: '/dev/full'"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

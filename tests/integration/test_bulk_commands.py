@@ -172,7 +172,6 @@ def test_a_job_that_goes_on_says_so(redis: RedisServer, photos: Path, tmp_path: 
         (["--output", "{out}", "--errors", "{out}"], "two files"),
         (["--output", "x.csv", "--errors", "x.jsonl"], "--errors x.jsonl would be csv"),
         (["--errors", "x.parquet"], "--errors x.parquet would be jsonl"),
-        (["--errors", "x.gz"], "no format ends in .gz"),
         (["--columns", "owner"], "in jsonl your fields are"),
         (["--columns", "owner,status", "--format", "csv"], "every table has 'status' already"),
         (["--columns", "label_1", "--format", "parquet", "--output", "{out}"], "every table has 'label_1' already"),
@@ -187,6 +186,15 @@ def test_results_that_cannot_be_written_say_why(
     assert (done.code, done.out) == (2, "")
     assert said in done.err
     assert done.err.count("\n") == 1
+
+
+def test_errors_go_into_a_file_of_any_name_in_the_format_that_was_said(
+    redis: RedisServer, owners: str, tmp_path: Path
+) -> None:
+    for name, format in (("e.jsonl", ["--format", "csv"]), ("e.log", [])):
+        done = labelmill(redis, "results", owners, "--output", tmp_path / "o.csv", "--errors", tmp_path / name, *format)
+        assert done.code == 0, done.err
+        assert (tmp_path / name).read_text().startswith("custom_id,")
 
 
 # -- the rest --------------------------------------------------------------------------------------

@@ -153,11 +153,20 @@ def test_what_was_retried_while_it_was_followed_stands_there_once(job: Job, redi
     assert "retried meanwhile" in log.read_text()
 
 
+def test_what_failed_with_a_code_of_another_version_can_be_retried_by_it(job: Job) -> None:
+    held = claim(job, "token")
+    assert held is not None
+    results = b"\n".join([b'["code_to_come","why"]'] * 10)
+    assert job.client.ledger.finish(held, succeeded=0, failed=10, results=results, digest="sha256:00")
+    assert job.retry(code="code_to_come") == 10
+
+
 def test_retry_runs_what_failed_again_all_or_by_code(job: Job, redis: RedisServer) -> None:
     work(job)
     assert job.status().request_counts["failed"] == 40
-    assert job.retry(code="not_found") == 0
-    with pytest.raises(UsageError, match=r"'no_such_code'; codes: corrupt_image, .*fetch_timeout"):
+    for known in ("not_found", "model_corrupt", "job_error"):
+        assert job.retry(code=known) == 0
+    with pytest.raises(UsageError, match=r"'no_such_code'; codes are corrupt_image, .*fetch_timeout"):
         job.retry(code="no_such_code")
     said = labelmill(redis, "retry", job.id, "--code", "no_such_code")
     assert said.code == 2

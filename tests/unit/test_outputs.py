@@ -16,6 +16,7 @@ from jobs.items import Result
 from producer.outputs import FORMATS, format_of, open_target, open_writer
 from producer.outputs import table as table_module
 from producer.outputs.table import TableWriter
+from tests.support.limits import no_file_above
 
 MODEL = {"name": "m", "digest": "sha256:00"}
 GOOD = Result(
@@ -134,6 +135,20 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 )
 def test_a_suffix_names_its_format(name: str, format: str | None) -> None:
     assert format_of(Path(name)) == format
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_that_has_no_room_is_named_and_does_not_stay(format: str, tmp_path: Path) -> None:
+    def write() -> None:
+        with open_target(tmp_path / "out") as stream:
+            writer = open_writer(format, stream, top_k=3)
+            for _ in range(1000):
+                writer.write(ALL)
+            writer.close()
+
+    with no_file_above(100), pytest.raises(OSError, match=r"File too large: '.*/out'"):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a.xlsx", "a.json", "a.jsonl.gz"])

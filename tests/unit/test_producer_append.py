@@ -14,6 +14,7 @@ from jobs.errors import UsageError
 from jobs.items import Result
 from producer.outputs import append
 from producer.outputs.append import Appender
+from tests.support.limits import no_file_above
 
 MODEL = {"name": "m", "digest": "sha256:00"}
 
@@ -26,6 +27,17 @@ def result(number: int) -> Result:
 
 
 PAGES = [(f"{page}-0", [result(10 * page + n) for n in range(10)]) for page in range(1, 8)]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_a_file_that_has_no_room_to_grow_is_named(format: str, tmp_path: Path) -> None:
+    def write() -> None:
+        with Appender("job", format, tmp_path / "out", None, top_k=1) as out:
+            for _ in range(1000):
+                out.write("1-0", PAGES[0][1], skipped=0)
+
+    with no_file_above(4000), pytest.raises(OSError, match=r"File too large: '.*/out'"):
+        write()
 
 
 class KilledError(Exception):

@@ -38,8 +38,7 @@ PRESETS = {
     "half": Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     "unit": Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
 }
-#: What else describes a plain file.
-_BESIDE_LABELS = ("preprocess", "input_size", "input", "output_kind", "activation")
+_FLAGS = ("labels", "preprocess", "input_size", "input", "output_kind", "activation")
 PREPROCESS_HELP = (
     "imagenet, half ((x - 0.5) / 0.5) or unit (0..1), a JSON file, or settings after a name: "
     "imagenet,resize=232,interpolation=bicubic,mean=0.5/0.5/0.5,std=0.5/0.5/0.5,color_order=BGR (default: imagenet)"
@@ -76,10 +75,8 @@ def add_preprocessing_flags(parser: Any) -> None:
 def card_from_flags(args: argparse.Namespace, name: str) -> ModelCard | None:
     """The card that the flags describe, ``None`` without ``--labels``."""
     if args.labels is None:
-        given = [flag for flag in _BESIDE_LABELS if getattr(args, flag)]
-        if given:
-            flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in given)
-            raise UsageError(f"a plain model file needs --labels beside {flags}")
+        if given := _given(args):
+            raise UsageError(f"a plain model file needs --labels beside {given}")
         return None
     return ModelCard(
         name=name,
@@ -96,12 +93,16 @@ def hand_on(args: argparse.Namespace, models: Sequence[str]) -> None:
 
     Raises :class:`~jobs.errors.UsageError` where none of the models is a plain file, which alone would take it.
     """
-    card = card_from_flags(args, PLAIN_NAME)
-    if card is None:
-        return
-    if not any(not is_noop(model) and is_plain(resolve(model)) for model in models):
-        raise UsageError(f"--labels is for a plain model file; with a card of their own: {', '.join(models)}")
-    os.environ[CARD_VARIABLE] = card.to_json()
+    given = _given(args)
+    if given and not any(not is_noop(model) and is_plain(resolve(model)) for model in models):
+        raise UsageError(f"{given} would describe a plain model file; with a card of their own: {', '.join(models)}")
+    if card := card_from_flags(args, PLAIN_NAME):
+        os.environ[CARD_VARIABLE] = card.to_json()
+
+
+def _given(args: argparse.Namespace) -> str:
+    """The flags of a plain file that are there."""
+    return ", ".join(f"--{flag.replace('_', '-')}" for flag in _FLAGS if getattr(args, flag) is not None)
 
 
 def seconds(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from plain import SIZE, plain_onnx, plain_torchscript, with_changed_weights
 
 from worker.cli import COMMANDS, main
 from worker.models import loader
+from worker.models.flags import add_card_flags, hand_on
+from worker.models.reader import read_card
 
 Capture = pytest.CaptureFixture[str]
 
@@ -122,7 +125,24 @@ def test_flags_of_a_plain_file_are_refused_where_there_is_none(
     for model in ("noop", str(model_file), str(described)):
         assert main([*command.split(), model, "--labels", str(tmp_path / "labels.txt")]) == 2
         (line,) = lines_of_error(capsys)
-        assert line.endswith(f"with a card of their own: {model}")
+        assert line.endswith(f"--labels would describe a plain model file; with a card of their own: {model}")
+        assert main([*command.split(), model, "--activation", "softmax"]) == 2
+        (line,) = lines_of_error(capsys)
+        assert line.endswith(f"--activation would describe a plain model file; with a card of their own: {model}")
+
+
+def test_flags_of_a_plain_file_are_for_that_one_of_several(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABELMILL_MODEL_CARD", "")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    parser = argparse.ArgumentParser()
+    add_card_flags(parser)
+    hand_on(
+        parser.parse_args(["--labels", str(tmp_path / "labels.txt"), "--activation", "none"]),
+        [str(model_file), str(plain_onnx(tmp_path / "plain.onnx"))],
+    )
+    assert read_card(tmp_path / "plain.onnx").activation == "none"
 
 
 @pytest.mark.parametrize(
