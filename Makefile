@@ -54,7 +54,7 @@ chaos: setup     ## kill, stop and poison everything, about 10 minutes; CHAOS_SE
 fuzz: setup      ## 24,000 damaged images through decoding; FUZZ="--seed 7 --files 200000" for others
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
-test-brokers: model ## RabbitMQ and Redis Sentinel, with the real servers of Debian's packages
+test-brokers: model ## RabbitMQ, Redis Sentinel and nginx, with the real servers of Debian's packages
 	$(BIN)/python -m pytest -m debian
 
 bench: model     ## the table of speeds beside the bare loop and plain Celery (minutes; PARTS="photo tiny" for some)

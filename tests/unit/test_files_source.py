@@ -11,6 +11,7 @@ import pytest
 from jobs.errors import SourceError
 from jobs.items import Item, check_items, decode_chunk, encode_chunk
 from producer.sources import files
+from producer.sources.contract import spelled_out
 from producer.sources.files import Files
 from producer.sources.patterns import Pattern
 
@@ -139,6 +140,12 @@ def test_what_cannot_be_asked_for_because_of_its_folder_fails_alone(tmp_path: Pa
     is_fine = {"fine": ["a.jpg"], "\u2028": ["a.jpg", "sub/b.jpg"]}.get(folder, [])
     assert [item.custom_id for item in items if not item.ref.startswith("error:")] == is_fine
     assert len(items) == 2
+
+
+@pytest.mark.parametrize("base", ["", "/data"])
+def test_what_is_spelled_out_is_what_a_worker_reads(base: str) -> None:
+    images = ["a.jpg", Item("b.jpg", "/elsewhere/b.jpg")]
+    assert decode_chunk(encode_chunk(images, base=base)).items == tuple(spelled_out(images, base))
 
 
 @pytest.mark.parametrize("base", ["/", "//", ""])
