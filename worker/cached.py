@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jobs.content_cache import ContentCache
-from jobs.errors import ItemError, LabelmillError
-from worker.engine import ChunkResult, Engine
+from jobs.errors import ItemError
+from worker.engine import UNBOUNDED, Budget, ChunkResult, Engine
 
 __all__ = ["run_cached", "space_of"]
 
@@ -27,7 +27,7 @@ def run_cached(
     cache: ContentCache,
     *,
     top_k: int,
-    late: Callable[[], LabelmillError | None] = lambda: None,
+    budget: Budget = UNBOUNDED,
 ) -> tuple[ChunkResult, int]:
     """As :meth:`Engine.run`, and how many images were not computed. Failures are not kept: they may pass."""
     fetched = _Fetched(refs, fetch)
@@ -37,7 +37,7 @@ def run_cached(
     for position, digest in enumerate(fetched.digests):
         if digest not in known:
             first.setdefault(digest if digest is not None else position, position)
-    done = engine.run([refs[p] for p in first.values()], fetched.again, top_k=top_k, late=late)
+    done = engine.run([refs[p] for p in first.values()], fetched.again, top_k=top_k, budget=budget)
     lines = dict(zip(first, done.lines.split(b"\n"), strict=True)) if first else {}
     new = {digest: line for digest, line in lines.items() if isinstance(digest, bytes) and not _is_failure(line)}
     if new:

@@ -21,7 +21,7 @@ from jobs.items import SCORE_UNITS, encode_failure
 from worker.models.runtime import Images, Runtime, Scores
 from worker.rooms import room
 
-__all__ = ["TOGETHER", "ChunkResult", "Engine", "Predictions", "Spent", "top"]
+__all__ = ["TOGETHER", "UNBOUNDED", "Budget", "ChunkResult", "Engine", "Predictions", "Spent", "top"]
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,21 @@ class ChunkResult:
     spent: Spent = field(default_factory=Spent, compare=False)
 
 
+class Budget:
+    """The time that a run may take; this one has no end."""
+
+    def late_to_decode(self) -> LabelmillError | None:
+        """The error of what was read, and is not decoded in time; None where it is."""
+        return None
+
+    def late_to_predict(self) -> LabelmillError | None:
+        """The error of what was decoded, and is not predicted in time; None where it is."""
+        return None
+
+
+UNBOUNDED = Budget()
+
+
 def top(scores: Scores, k: int) -> Predictions:
     """The ``k`` largest scores of each row, ordered by rounded score and then by index.
 
@@ -109,7 +124,7 @@ class Engine:
         top_k: int,
         waits: bool = False,
         decoded: Callable[[], None] = lambda: None,
-        late: Callable[[], LabelmillError | None] = lambda: None,
+        budget: Budget = UNBOUNDED,
     ) -> ChunkResult:
         """Classify the items with these references; each gets a line, in order. ``fetch`` gives the bytes of one.
 
@@ -117,10 +132,10 @@ class Engine:
         the other and back costs what the caches held. So does going from reading to decoding: files are read
         :data:`READ_BYTES` at a time. Neither where ``fetch`` waits for other machines: meanwhile what is there is
         decoded, and predicted. ``decoded`` is called before each batch that is predicted, and between those that are
-        decoded; what it raises ends the run. ``late`` is asked before each that is predicted but the first: what it
-        gives is the error of those that are decoded and not predicted.
+        decoded; what it raises ends the run. ``budget`` is asked before each image that is decoded, and before each
+        batch that is predicted, but the first: what it gives is the error of those that have come no further.
         """
-        return _Run(self, refs, fetch, top_k=top_k, waits=waits, decoded=decoded, late=late).result()
+        return _Run(self, refs, fetch, top_k=top_k, waits=waits, decoded=decoded, budget=budget).result()
 
 
 class _Run:
@@ -135,11 +150,11 @@ class _Run:
         top_k: int,
         waits: bool,
         decoded: Callable[[], None],
-        late: Callable[[], LabelmillError | None],
+        budget: Budget,
     ) -> None:
         self._runtime, self._decode, self._batch_size = engine.runtime, engine.decode, engine.batch_size
         self._refs, self._fetch = refs, fetch
-        self._waits, self._decoded, self._late = waits, decoded, late
+        self._waits, self._decoded, self._budget = waits, decoded, budget
         self._spent = Spent()
         self._errors: dict[int, LabelmillError] = {}
         self._good = _Lines(top_k)
@@ -150,7 +165,7 @@ class _Run:
         for start in range(0, len(refs), len(images)):
             places = self._fill(images, range(start, min(start + len(images), len(refs))))
             for at in range(0, len(places), self._batch_size):
-                if (start or at) and (error := self._late()):
+                if (start or at) and (error := self._budget.late_to_predict()):
                     errors |= dict.fromkeys(places[at:], error)
                     break
                 few = places[at : at + self._batch_size]
@@ -184,6 +199,9 @@ class _Run:
             for files in self._read(few[at : at + self._batch_size]):
                 began = perf_counter()
                 for place, data in files:
+                    if place and (error := self._budget.late_to_decode()):
+                        self._errors[place] = error
+                        continue
                     try:
                         self._decode(data, images[len(places)])
                         places.append(place)

@@ -15,7 +15,7 @@ import orjson
 
 from jobs.errors import ItemError
 from jobs.items import decode_outcomes
-from worker.engine import ChunkResult
+from worker.engine import Budget, ChunkResult
 
 __all__ = ["InTime", "PostponedError", "split_postponed"]
 
@@ -27,17 +27,17 @@ class PostponedError(ItemError):
     transient = True
 
 
-class InTime:
-    """``fetch`` for ``budget_s``; then :class:`PostponedError`, but never for the first item.
+class InTime(Budget):
+    """:meth:`fetch` for ``budget_s``; then :class:`PostponedError`, but never for the first item.
 
-    Not when it is asked for again, either: a chunk that gets nowhere would be put off for ever. Of what was fetched
-    the rest is put off ``more_s`` later, see :meth:`late`.
+    Not when it is asked for again, either: a chunk that gets nowhere would be put off for ever. What was fetched and
+    is not decoded is put off half of ``more_s`` later, and what is not predicted ``more_s`` later.
     """
 
     def __init__(self, fetch: Callable[[str], bytes], budget_s: float, more_s: float) -> None:
         self._fetch = fetch
         self._until = time.monotonic() + budget_s
-        self._late = self._until + more_s
+        self._decoded_until, self._predicted_until = self._until + more_s / 2, self._until + more_s
         self._first: str | None = None
 
     def fetch(self, ref: str) -> bytes:
@@ -47,9 +47,13 @@ class InTime:
             raise PostponedError()
         return self._fetch(ref)
 
-    def late(self) -> PostponedError | None:
-        """The error of what has been fetched, and not predicted in time."""
-        return PostponedError() if time.monotonic() >= self._late else None
+    def late_to_decode(self) -> PostponedError | None:
+        """See :class:`~worker.engine.Budget`."""
+        return PostponedError() if time.monotonic() >= self._decoded_until else None
+
+    def late_to_predict(self) -> PostponedError | None:
+        """See :class:`~worker.engine.Budget`."""
+        return PostponedError() if time.monotonic() >= self._predicted_until else None
 
 
 def split_postponed(done: ChunkResult) -> tuple[ChunkResult, list[int]]:

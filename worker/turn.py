@@ -36,7 +36,8 @@ __all__ = ["Turn", "serve_ticket"]
 
 log = logging.getLogger(__name__)
 
-#: What a chunk may take of its time limit before the rest of it is put off: to be fetched, and then to be predicted.
+#: What a chunk may take of its time limit before the rest of it is put off: to be fetched, and then to be
+#: decoded and predicted.
 FETCH_SHARE, PREDICT_SHARE = 0.5, 0.25
 #: Seconds of work that one process holds for later; others may wait for it.
 LATER_S = 0.5
@@ -263,10 +264,9 @@ class Turn:
         budget = InTime(plain or self._fetch(claim.job, refs), limit_s * FETCH_SHARE, limit_s * PREDICT_SHARE)
         if not (claim.cache and engine.runtime.decodes):
             waits, look = not plain and any(map(is_remote, refs)), partial(self._look, claim)
-            fetch, late = budget.fetch, budget.late
-            return engine.run(refs, fetch, top_k=claim.top_k, waits=waits, decoded=look, late=late), 0
+            return engine.run(refs, budget.fetch, top_k=claim.top_k, waits=waits, decoded=look, budget=budget), 0
         cache = ContentCache(warm.ledger, ttl_s=warm.settings.cache_ttl_s, entries=warm.settings.cache_entries)
-        return warm.patience(lambda: run_cached(engine, refs, budget.fetch, cache, top_k=claim.top_k, late=budget.late))
+        return warm.patience(lambda: run_cached(engine, refs, budget.fetch, cache, top_k=claim.top_k, budget=budget))
 
     def _fetch(self, job: str, refs: Sequence[str]) -> Callable[[str], bytes]:
         """How the items of a chunk are fetched; its blobs come in one round trip."""

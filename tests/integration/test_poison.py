@@ -65,11 +65,15 @@ def test_what_dies_beside_a_poison_image_in_one_process_is_not_blamed(redis: Red
     assert_books(job)
 
 
-@pytest.mark.parametrize(("model", "item_s"), [("noop", "0.15"), ("noop:10:150", "0")])
-def test_a_chunk_that_is_only_slow_is_no_poison(redis: RedisServer, tmp_path: Path, model: str, item_s: str) -> None:
-    """Whether decoding takes long or the model does."""
+@pytest.mark.parametrize(
+    ("model", "item_s", "batch_size"), [("noop", "0.15", "1"), ("noop", "0.15", "16"), ("noop:10:150", "0", "2")]
+)
+def test_a_chunk_that_is_only_slow_is_no_poison(
+    redis: RedisServer, tmp_path: Path, model: str, item_s: str, batch_size: str
+) -> None:
+    """Whether decoding takes long, of files that are read one by one or all at once, or the model does."""
     names = write_images(tmp_path, 16)
-    env = {**FAST, "POISON_ITEM_S": item_s}
+    env = {**FAST, "POISON_ITEM_S": item_s, "LABELMILL_BATCH_SIZE": batch_size}
     with worker_process(redis, app=POISON_APP, model=model, file_roots=[tmp_path], env=env):
         job = submit(redis, tmp_path, chunk_size=16)
         assert ends_of(job) == dict.fromkeys(names, "succeeded")

@@ -13,13 +13,18 @@ from jobs.items import decode_outcomes
 from jobs.ledger import Ledger
 from tests.support.brightness import Brightness, decode
 from worker.cached import run_cached
-from worker.engine import Engine
+from worker.engine import Budget, Engine
 from worker.models.runtime import Images, Scores
 from worker.postponed import InTime, PostponedError, split_postponed
 
 
 def a_cache() -> ContentCache:
     return ContentCache(Ledger(fakeredis.FakeRedis(version=(6, 2))), ttl_s=60, entries=100)
+
+
+class Overdue(Budget):
+    def late_to_predict(self) -> PostponedError | None:
+        return PostponedError()
 
 
 def test_the_first_item_is_never_put_off_even_when_it_is_asked_for_again() -> None:
@@ -31,14 +36,16 @@ def test_the_first_item_is_never_put_off_even_when_it_is_asked_for_again() -> No
 
 
 def test_what_was_decoded_in_one_go_is_put_off_where_predictions_take_too_long() -> None:
-    now = iter([False, False, True, True])
+    class AfterThree(Budget):
+        looks = 0
 
-    def late() -> PostponedError | None:
-        return PostponedError() if next(now) else None
+        def late_to_predict(self) -> PostponedError | None:
+            self.looks += 1
+            return PostponedError() if self.looks == 3 else None
 
     model = Brightness()
     refs = [str(level) for level in range(8)]
-    done = Engine(model, decode, batch_size=2).run(refs, str.encode, top_k=1, late=late)
+    done = Engine(model, decode, batch_size=2).run(refs, str.encode, top_k=1, budget=AfterThree())
     assert model.batches == [2, 2, 2]
     result, postponed = split_postponed(done)
     assert postponed == [6, 7]
@@ -66,26 +73,54 @@ def test_what_was_fetched_in_time_is_done_however_long_fetching_took(
     engine, refs = Engine(Slow(), decode, batch_size=2), [str(n) for n in range(50)]
     budget = InTime(fetch, 30.0, 15.0)
     if is_cached:
-        done, _ = run_cached(engine, refs, budget.fetch, a_cache(), top_k=1, late=budget.late)
+        done, _ = run_cached(engine, refs, budget.fetch, a_cache(), top_k=1, budget=budget)
     else:
-        done = engine.run(refs, budget.fetch, top_k=1, late=budget.late)
+        done = engine.run(refs, budget.fetch, top_k=1, budget=budget)
     assert split_postponed(done)[1] == list(range(30, 50))
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_what_was_read_at_once_is_put_off_where_decoding_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch, is_cached: bool
+) -> None:
+    """Small files may be large pictures: fifty that come at once, and of which each takes a second to be decoded."""
+    clock = [0.0]
+    monkeypatch.setattr("worker.postponed.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def slow(data: bytes, out: Images) -> None:
+        clock[0] += 1.0
+        decode(data, out)
+
+    engine, refs = Engine(Brightness(), slow, batch_size=50), [str(n) for n in range(50)]
+    budget = InTime(str.encode, 30.0, 15.0)
+    if is_cached:
+        done, _ = run_cached(engine, refs, budget.fetch, a_cache(), top_k=1, budget=budget)
+    else:
+        done = engine.run(refs, budget.fetch, top_k=1, budget=budget)
+    assert split_postponed(done)[1] == list(range(38, 50))
+    assert clock == [38.0]
+
+
+def test_the_first_image_is_decoded_however_late_it_is() -> None:
+    budget = InTime(str.encode, 0.0, 0.0)
+    done = Engine(Brightness(), decode, batch_size=2).run(["1", "2"], str.encode, top_k=1, budget=budget)
+    assert split_postponed(done)[1] == [1]
 
 
 def test_a_cached_chunk_whose_predictions_take_too_long_is_put_off() -> None:
     refs = ["1", "2", "3", "1", "3"]
     cache = a_cache()
     engine = Engine(Brightness(), decode, batch_size=2)
-    done, hits = run_cached(engine, refs, str.encode, cache, top_k=1, late=PostponedError)
+    done, hits = run_cached(engine, refs, str.encode, cache, top_k=1, budget=Overdue())
     result, postponed = split_postponed(done)
     assert (postponed, hits) == ([2, 4], 2)
     assert [outcome[0] for outcome in decode_outcomes(result.lines)] == [1, 2, 1]
-    again, _ = run_cached(engine, refs, str.encode, cache, top_k=1, late=PostponedError)
+    again, _ = run_cached(engine, refs, str.encode, cache, top_k=1, budget=Overdue())
     assert [outcome[0] for outcome in decode_outcomes(again.lines)] == [1, 2, 3, 1, 3]
 
 
 def test_the_first_batch_is_never_put_off() -> None:
-    done = Engine(Brightness(), decode, batch_size=2).run(["1", "2", "3"], str.encode, top_k=1, late=PostponedError)
+    done = Engine(Brightness(), decode, batch_size=2).run(["1", "2", "3"], str.encode, top_k=1, budget=Overdue())
     assert split_postponed(done)[1] == [2]
 
 
