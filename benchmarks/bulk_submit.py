@@ -38,7 +38,7 @@ LOOKS = 200
 
 
 class Synthetic:
-    """Images by reference, made as they are asked for; their ids are known not to repeat."""
+    """Images by reference, made as they are asked for, and all there, as in a folder; their ids do not repeat."""
 
     base = "/data"
     unique = True
@@ -50,6 +50,11 @@ class Synthetic:
         for number in range(self.count):
             name = f"photos/{number:08}.jpg"
             yield Item(name, f"/data/{name}")
+
+    def ids(self) -> Iterator[tuple[str, str]]:
+        """Each custom_id with its place."""
+        for picture in self:
+            yield picture.custom_id, picture.custom_id
 
 
 def main() -> int:

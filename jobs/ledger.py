@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import orjson
@@ -95,9 +96,23 @@ class Ledger:
         chunk's ``blob:<sha256>`` references name; those that the job holds already may be left out.
         Raises :class:`MissingBlobError`, with nothing done, where that was wrong.
         """
-        pairs = [part for pair in (blobs or {}).items() for part in pair]
+        pairs = chain.from_iterable((blobs or {}).items())
         items, chunks = self.scripts.run("submit", job, number, payload, writer, *pairs)
         return Queued(int(items), int(chunks))
+
+    def submit_all(
+        self, job: str, number: int, chunks: Sequence[tuple[bytes, Mapping[str, bytes]]], *, writer: str
+    ) -> list[Queued]:
+        """Write the chunks from ``number`` on, with their blobs, in one round trip; answers up to the first refusal.
+
+        Of those that are left :meth:`submit` says why.
+        """
+        calls = [
+            (job, number + place, payload, writer, *chain.from_iterable(blobs.items()))
+            for place, (payload, blobs) in enumerate(chunks)
+        ]
+        answers = self.scripts.run_all("submit", calls)
+        return [Queued(*map(int, answer)) for answer in takewhile(lambda a: not isinstance(a, Exception), answers)]
 
     def seal(self, job: str, *, writer: str = "", chunks: int = 0) -> None:
         """Say that no more items will come.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import redis
 from redis.commands.core import Script
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from jobs.errors import BrokerUnavailableError, JobError
 
@@ -75,6 +76,16 @@ class Scripts:
             if refusal:
                 raise BrokerUnavailableError(f"Redis refuses to write ({refusal[0]})") from exc
             raise
+
+    def run_all(self, name: str, calls: Iterable[Sequence[Any]]) -> list[Any]:
+        """The answers of a script to several calls in one round trip, each an exception where :meth:`run` says more."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for args in calls:
+            pipeline.execute_command(*self.command(name, *args))  # type: ignore[no-untyped-call]
+        answers = pipeline.execute(raise_on_error=False)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            self.reload()
+        return answers
 
     def command(self, name: str, *args: Any) -> tuple[Any, ...]:
         """A call of a script as Redis is sent it, which has that script unless it came back without: :meth:`reload`."""

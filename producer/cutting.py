@@ -12,7 +12,7 @@ from jobs.errors import UsageError
 from jobs.items import Item
 from producer.sources import Picture, Upload
 
-__all__ = ["Chunk", "Measure", "check_size", "cut"]
+__all__ = ["Chunk", "Measure", "check_size", "cut", "together"]
 
 #: Seconds between two looks at how fast the workers are.
 RESIZE_S = 2.0
@@ -67,6 +67,33 @@ def cut(pictures: Iterable[Picture | str], measure: Callable[[], Measure]) -> It
         yield ahead.take(now)
         if time.monotonic() >= until:
             now, until = measure(), time.monotonic() + RESIZE_S
+
+
+def together(chunks: Iterable[Chunk], room: Callable[[], int], *, most: int) -> Iterator[list[Chunk]]:
+    """The same, in groups of 1, 2, 4 and so on, ``most`` in the end, lazily: the first is not to wait for others.
+
+    A group ends with more items than ``room()``, with :data:`CHUNK_BYTES`, after :data:`AHEAD_S`, and before an error.
+    """
+    allowed = 1
+    rest = iter(chunks)
+    while True:
+        group: list[Chunk] = []
+        items = size = 0
+        until, left = time.monotonic() + AHEAD_S, room()
+        try:
+            for chunk in islice(rest, allowed):
+                group.append(chunk)
+                items, size = items + len(chunk.items), size + chunk.size
+                if items > left or size >= CHUNK_BYTES or time.monotonic() >= until:
+                    break
+        except Exception:
+            if group:
+                yield group
+            raise
+        if not group:
+            return
+        yield group
+        allowed = min(2 * allowed, most)
 
 
 class _Ahead:

@@ -6,14 +6,15 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.backlog import measured_rate
 from jobs.errors import JobError, LabelmillError
 from jobs.items import check_items, encode_chunk
-from jobs.ledger import JobStatus, MissingBlobError, Queued, TakenError
-from producer.cutting import Chunk, Measure, check_size, cut
+from jobs.ledger import JobStatus, TakenError
+from producer.cutting import Chunk, Measure, check_size, cut, together
 from producer.ids import check_ids, missing, sent_ids
 from producer.lock import SendLock
 from producer.sources import Located, Named, Picture, Source
@@ -29,6 +30,8 @@ CHUNK_S = 0.1
 LARGEST_CHUNK, UNKNOWN_CHUNK = 1024, 32
 #: Chunks of a job up to which each is rung for. Whoever takes a ticket leaves others where more wait.
 RUNG = 2
+#: Chunks that are written in one round trip at the most.
+TOGETHER = 16
 #: Seconds between two looks at what a producer waits for.
 POLL_S = 0.2
 #: Of Redis's own maxmemory, where it has one: producers wait past this share of it.
@@ -58,7 +61,9 @@ class Sender:
         self._chunk_size = check_size(chunk_size)
         self._stop = threading.Event()
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._unweighed = 0
+        self._unweighed = self._unweighed_chunks = 0
+        #: Items of the job, as of its last chunk.
+        self._queued = 0
         self._finished = threading.Event()
         self._failure: BaseException | None = None
 
@@ -138,11 +143,12 @@ class Sender:
         pictures: Iterable[Picture | str] = source.named() if isinstance(source, Named) else source
         if number:
             pictures = missing(source, sent_ids(self._ledger, self.job_id))
-        for chunk in cut(pictures, lambda: self._measure(status, source)):
-            queued = self._write(number, chunk, source.base, status.lane, writer)
-            self.sent += len(chunk.items)
-            number += 1
-            self._make_room(number, queued)
+        chunks = _checked(cut(pictures, lambda: self._measure(status, source)), source.base)
+        limit = self._client.settings.backlog_limit
+        for group in together(chunks, lambda: limit - self._queued, most=TOGETHER if _is_known(source) else 1):
+            self._write(number, group, source.base, status.lane, writer)
+            number += len(group)
+            self._make_room()
         self._client.patience(lambda: self._ledger.seal(self.job_id, writer=writer, chunks=number))
 
     def _measure(self, status: JobStatus, source: Source) -> Measure:
@@ -159,41 +165,37 @@ class Sender:
         rate = rate or sum(rates) / len(rates)
         return Measure(max(1, min(LARGEST_CHUNK, round(CHUNK_S * rate))), processes)
 
-    def _write(self, number: int, chunk: Chunk, base: str, lane: str, writer: str) -> int:
-        """Into the ledger, then the ticket where one is lacking; returns how many items of the job are queued."""
-        check_items(chunk.items, base=base)
-        payload = encode_chunk(chunk.items, base=base, sent_ms=int(time.time() * 1000))
-        queued = self._client.patience(lambda: self._submit(number, payload, chunk.blobs, writer))
-        if queued.chunks <= RUNG:
-            self._client.patience(lambda: self._client.bell.ring(lane))
-        return queued.items
+    def _write(self, number: int, group: Sequence[Chunk], base: str, lane: str, writer: str) -> None:
+        """Into the ledger, in one round trip where nothing is refused, then the tickets that are lacking."""
+        sent_ms = int(time.time() * 1000)
+        payloads = [encode_chunk(chunk.items, base=base, sent_ms=sent_ms) for chunk in group]
+        sent = [(payload, self._unknown(chunk.blobs)) for payload, chunk in zip(payloads, group, strict=True)]
+        answers = self._client.patience(lambda: self._ledger.submit_all(self.job_id, number, sent, writer=writer))
+        for place in range(len(answers), len(group)):
+            one = partial(self._ledger.submit, self.job_id, number + place, payloads[place], writer=writer)
+            # all of its bytes: some of those that were there may have been done with, and deleted, in the meantime
+            answers.append(self._client.patience(partial(one, blobs=group[place].blobs)))
+        self.sent += sum(len(chunk.items) for chunk in group)
+        self._unweighed_chunks += len(group)
+        self._queued = answers[-1].items
+        if lacking := sum(queued.chunks <= RUNG for queued in answers):
+            self._client.patience(lambda: self._client.bell.ring(lane, lacking))
 
-    def _submit(self, number: int, payload: bytes, blobs: dict[str, bytes], writer: str) -> Queued:
+    def _unknown(self, blobs: dict[str, bytes]) -> dict[str, bytes]:
+        """Those that were not sent before; from now on they are known."""
         new = {digest: data for digest, data in blobs.items() if digest not in self._known}
-        while True:
-            try:
-                queued = self._ledger.submit(self.job_id, number, payload, writer=writer, blobs=new)
-                break
-            except MissingBlobError:
-                if new is blobs:
-                    raise
-                new = blobs  # some of them were done with, and deleted, in the meantime
-        self._remember(new)
-        return queued
-
-    def _remember(self, blobs: dict[str, bytes]) -> None:
-        for digest, data in blobs.items():
-            self._unweighed += len(data)
-            self._known[digest] = None
+        self._unweighed += sum(map(len, new.values()))
+        self._known |= dict.fromkeys(new)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
+        return new
 
     # -- back-pressure ----------------------------------------------------------------------------
 
-    def _make_room(self, number: int, queued: int) -> None:
+    def _make_room(self) -> None:
         """Wait while the backlog of the job is deep or Redis is full, and say so."""
-        weigh = number % MEMORY_EVERY == 0 or self._unweighed >= MEMORY_EVERY_BYTES
-        reason = self._crowded(queued, weigh=weigh)
+        weigh = self._unweighed_chunks >= MEMORY_EVERY or self._unweighed >= MEMORY_EVERY_BYTES
+        reason = self._crowded(self._queued, weigh=weigh)
         if reason:
             with self._client.sweeping():
                 while reason:
@@ -209,7 +211,7 @@ class Sender:
             return f"{queued:,} images are queued (limit {settings.backlog_limit:,})"
         if not weigh:
             return ""
-        self._unweighed = 0
+        self._unweighed = self._unweighed_chunks = 0
         info = self._client.patience(lambda: self._ledger.redis.info("memory"))
         used, allowed = int(info["used_memory"]), int(info["maxmemory"])
         # past its own maxmemory a Redis refuses everybody's writes, results among them: stop well before
@@ -225,6 +227,12 @@ class Sender:
 
     def _status(self) -> JobStatus:
         return self._client.patience(lambda: self._ledger.status(self.job_id))
+
+
+def _checked(chunks: Iterable[Chunk], base: str) -> Iterator[Chunk]:
+    for chunk in chunks:
+        check_items(chunk.items, base=base)
+        yield chunk
 
 
 def _is_known(source: Source) -> bool:

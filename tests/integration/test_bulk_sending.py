@@ -8,12 +8,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.errors import InvalidItemError, JobError, SourceError, UsageError
 from jobs.items import Item
-from jobs.ledger import JobRequest
+from jobs.ledger import JobRequest, Ledger, Queued
 from jobs.reconciler import Reconciler
 from jobs.registry import ModelInfo, WorkerInfo
 from jobs.tickets import ENOUGH
@@ -44,6 +45,14 @@ class Numbered:
             yield Item(f"{number}.jpg", f"/data/{number}.jpg")
 
 
+class Listed(Numbered):
+    """All of them are there, and need not come one by one."""
+
+    def ids(self) -> Iterator[tuple[str, str]]:
+        for number in range(self.count):
+            yield f"{number}.jpg", f"list:{number}"
+
+
 class Uploads:
     """Images by value, of so many different contents."""
 
@@ -56,6 +65,10 @@ class Uploads:
     def __iter__(self) -> Iterator[Picture]:
         for number in range(self.count):
             yield Upload(f"{number}.jpg", (number % self.contents).to_bytes(4, "big") * (self.size // 4))
+
+    def ids(self) -> Iterator[tuple[str, str]]:
+        for number in range(self.count):
+            yield f"{number}.jpg", f"list:{number}"
 
 
 @pytest.fixture
@@ -82,13 +95,56 @@ def work_off(job: Job) -> int:
     return chunks
 
 
-def test_what_was_sent_before_the_producer_died_is_not_sent_again(job: Job) -> None:
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many chunks were written in each round trip."""
+    found: list[int] = []
+    submit_all = Ledger.submit_all
+
+    def noted(self: Ledger, job: str, number: int, chunks: Any, *, writer: str) -> list[Queued]:
+        found.append(len(chunks))
+        return submit_all(self, job, number, chunks, writer=writer)
+
+    monkeypatch.setattr(Ledger, "submit_all", noted)
+    return found
+
+
+def test_chunks_of_what_is_there_are_written_together_and_those_of_a_stream_as_they_come(
+    job: Job, client: Labelmill, written: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutting, "AHEAD_S", math.inf)  # however busy this machine is
+    job.send(Listed(60), chunk_size=1)
+    assert written == [1, 2, 4, 8, 16, 16, 13]
+    written.clear()
+    client.open("noop", job_id="job-2").send(Numbered(3), chunk_size=1)
+    assert written == [1, 1, 1]
+    assert client.ledger.redis.llen("noop.bulk") == 2 + 2
+
+
+def test_what_is_refused_in_the_middle_is_sent_again(job: Job, client: Labelmill, written: list[int]) -> None:
+    """A Redis that lost the ledger's scripts answers all of a round trip with that."""
+
+    class Forgotten(Listed):
+        def __iter__(self) -> Iterator[Picture]:
+            for number, picture in enumerate(super().__iter__()):
+                if number == 30:
+                    client.ledger.redis.script_flush()
+                yield picture
+
+    assert job.send(Forgotten(100), chunk_size=10) == 100
+    assert work_off(job) == 10
+    assert everything(job) == sorted(f"{n}.jpg" for n in range(100))
+    assert max(written) > 1
+
+
+@pytest.mark.parametrize("images", [Numbered, Listed])
+def test_what_was_sent_before_the_producer_died_is_not_sent_again(job: Job, images: type[Numbered]) -> None:
     for stop_at in (35, 70, 70):
         with pytest.raises(ConnectionResetError):
-            job.send(Numbered(100, stop_at=stop_at), chunk_size=10)
+            job.send(images(100, stop_at=stop_at), chunk_size=10)
     assert work_off(job) == 7, "some of it is done already"
-    assert job.send(Numbered(100), chunk_size=10) == 30
-    assert job.send(Numbered(100), chunk_size=10) == 0
+    assert job.send(images(100), chunk_size=10) == 30
+    assert job.send(images(100), chunk_size=10) == 0
     assert everything(job) == sorted(f"{n}.jpg" for n in range(100))
     assert job.status().request_counts["total"] == 100
 
@@ -114,20 +170,21 @@ def test_a_second_producer_waits_for_the_first_and_sends_nothing_twice(job: Job,
     assert everything(job) == sorted(f"{n}.jpg" for n in range(100))
 
 
+@pytest.mark.parametrize("images", [Numbered, Listed])
 def test_a_producer_that_was_silent_for_too_long_finds_its_place_again(
-    job: Job, client: Labelmill, monkeypatch: pytest.MonkeyPatch
+    job: Job, client: Labelmill, monkeypatch: pytest.MonkeyPatch, images: type[Numbered]
 ) -> None:
     """It loses its lock while it is stopped, another one goes on, and both together send every image once."""
     lapsed = threading.Event()
     monkeypatch.setattr(lock.SendLock, "_renew", lambda self, done: done.wait(60))
 
-    class Stopped(Numbered):
+    class Stopped(images):  # type: ignore[misc, valid-type]
         def __iter__(self) -> Iterator[Picture]:
             for number, picture in enumerate(super().__iter__()):
                 if number == 50 and not lapsed.is_set():
                     client.ledger.redis.delete(client.ledger.key(job.id, "producer"))
                     with pytest.raises(ConnectionResetError):
-                        Sender(client, job.id, chunk_size=10).send(Numbered(100, stop_at=80))
+                        Sender(client, job.id, chunk_size=10).send(images(100, stop_at=80))
                     lapsed.set()
                 yield picture
 

@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 
 from jobs.items import Item
-from producer.cutting import AHEAD, AHEAD_S, Measure, cut
+from producer.cutting import AHEAD, AHEAD_S, Chunk, Measure, cut, together
 from producer.sources import Picture, Upload
 
 
@@ -79,6 +79,54 @@ def test_what_workers_do_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("producer.cutting.RESIZE_S", 0.0)
     measures = iter([Measure(1), Measure(2), Measure(4)])
     assert [len(chunk.items) for chunk in cut(numbered(6), lambda: next(measures, Measure(9)))] == [1, 2, 3]
+
+
+def grouped(many: int, *, room: int = 1000, most: int = 16) -> list[int]:
+    """How many chunks of two images are in each group."""
+    chunks = cut(numbered(2 * many), lambda: Measure(2))
+    return [len(group) for group in together(chunks, lambda: room, most=most)]
+
+
+@pytest.mark.parametrize(
+    ("many", "options", "expected"),
+    [
+        (0, {}, []),
+        (1, {}, [1]),
+        (40, {}, [1, 2, 4, 8, 16, 9]),
+        (40, {"most": 8}, [1, 2, 4, 8, 8, 8, 8, 1]),
+        (4, {"most": 1}, [1, 1, 1, 1]),
+        (10, {"room": 4}, [1, 2, 3, 3, 1]),
+        (3, {"room": -1}, [1, 1, 1]),
+    ],
+)
+def test_chunks_go_together_more_and_more_of_them(
+    many: int, options: dict[str, int], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.cutting.AHEAD_S", math.inf)  # however busy this machine is
+    assert grouped(many, **options) == expected
+
+
+def test_no_chunk_waits_for_others_that_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.cutting.AHEAD_S", 0.0)
+    assert grouped(5) == [1, 1, 1, 1, 1]
+
+
+def test_chunks_with_many_uploaded_bytes_go_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.cutting.AHEAD_S", math.inf)
+    monkeypatch.setattr("producer.cutting.CHUNK_BYTES", 5000)
+    chunks = cut([Upload(f"{n}", bytes([n]) * 2000) for n in range(12)], lambda: Measure(1))
+    assert [len(group) for group in together(chunks, lambda: 1000, most=16)] == [1, 2, 3, 3, 3]
+
+
+def test_what_was_cut_before_an_error_is_not_lost_with_it() -> None:
+    def breaking() -> Iterator[Picture]:
+        yield from numbered(4)
+        raise OSError("the source is gone")
+
+    found: list[list[Chunk]] = []
+    with pytest.raises(OSError, match="gone"):
+        found.extend(together(cut(breaking(), lambda: Measure(1)), lambda: 1000, most=16))
+    assert sum(map(len, found)) == 4
 
 
 def _watched(pictures: Iterable[Picture], read: list[Picture]) -> Iterator[Picture]:

@@ -43,7 +43,7 @@ class NoopRuntime:
         """The same row for each image; only ``len(images)`` is looked at."""
         if self.image_s:
             time.sleep(self.image_s * len(images))
-        return np.tile(self._row, (len(images), 1))
+        return np.repeat(self._row[np.newaxis], len(images), axis=0)
 
     def shrink(self) -> None:
         """Nothing is kept."""

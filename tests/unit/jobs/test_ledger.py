@@ -43,6 +43,18 @@ def test_the_same_chunk_sent_again_changes_nothing(books: Books) -> None:
     assert books.counts() == {"total": 2, "queued": 2}
 
 
+def test_chunks_that_are_sent_together_are_answered_up_to_the_first_that_is_refused(books: Books) -> None:
+    books.job(["a"], seal=False)
+    ledger, several = books.ledger, [(chunk_of([name]), {}) for name in "abc"]
+    assert ledger.submit_all("job", 0, several, writer="") == [(1, 1), (2, 2), (3, 3)]
+    assert ledger.submit_all("job", 0, several, writer="") == [(3, 3)] * 3, "sent again, they change nothing"
+    assert ledger.submit_all("job", 4, several, writer="") == []
+    assert ledger.submit_all("job", 3, [(chunk_of(["d"]), {}), (b"", {}), (chunk_of(["e"]), {})], writer="") == [(4, 4)]
+    ledger.redis.script_flush()
+    assert ledger.submit_all("job", 4, several, writer="") == []
+    assert ledger.submit_all("job", 4, several, writer="") == [(5, 5), (6, 6), (7, 7)]
+
+
 def test_a_job_made_again_is_the_same_job(books: Books) -> None:
     books.job(["a"])
     assert not books.ledger.create("job", JobRequest("another"))
