@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -100,5 +100,5 @@ class Scripts:
 
 @cache
 def _source(name: str) -> str:
-    folder = files("jobs") / "lua"
+    folder = Path(__file__).with_name("lua")  # importlib.resources is imported in parts, when it is used
     return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()

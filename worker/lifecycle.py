@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 class _Installed:
     """What belongs to this worker's main process; its pool's processes inherit the pipe."""
 
+    app: Celery
     settings: Settings
     node: Node
     reader: int
@@ -81,6 +82,7 @@ def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
     try:
         settings = Settings.from_env()
         metrics.prepare(settings)
+        _preload()
         in_hand = partial(len, worker_state.reserved_requests)
         node = Node(app, settings, _identify(settings), in_hand=in_hand, pids=_pids)
         Beacon(health_folder(settings), lambda: _status(node)).start()
@@ -90,7 +92,7 @@ def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
     reader, writer = os.pipe()
     slots = Slots()
     drain = Drain(node, settings, Bell(app), slots)
-    _installed = _Installed(settings, node, reader, writer, os.getpid(), drain, slots)
+    _installed = _Installed(app, settings, node, reader, writer, os.getpid(), drain, slots)
     _set_up_logging(settings, name)
     setup_logging.connect(partial(_set_up_logging, settings, name), weak=False)
     for root in settings.unreadable_roots:
@@ -219,12 +221,28 @@ def _set_up_process(**_: Any) -> None:
 def _made(mine: _Installed) -> Warm:
     """The warm models. Raises a :class:`~jobs.errors.LabelmillError` that says what is wrong, or what is lacking."""
     try:
-        from worker import warm  # here first: neither torch nor onnxruntime may have run before the fork
+        from worker import warm  # it loads the runtime here: neither torch nor onnxruntime may run before the fork
 
-        return warm.set_up(mine.settings, note=_note(mine), count=_count(mine), is_closed=mine.slots.is_closed)
+        made = warm.set_up(mine.settings, note=_note(mine), count=_count(mine), is_closed=mine.slots.is_closed)
+        assert mine.app.backend  # made when it is first asked for, which takes as long as a small image
+        return made
     except ImportError as exc:
-        lacking = f"a worker needs {exc.name or exc}; install labelmill[onnx] or labelmill[torch]"
-        raise ModelUnsupportedError(lacking) from exc
+        raise _lacks(exc) from exc
+
+
+def _preload() -> None:
+    """Import what images need, but for a runtime: shared by the processes that are forked off this one.
+
+    Raises :class:`~jobs.errors.ModelUnsupportedError` where a package is lacking.
+    """
+    try:
+        from worker import calls, gather, turn  # noqa: F401
+    except ImportError as exc:
+        raise _lacks(exc) from exc
+
+
+def _lacks(exc: ImportError) -> ModelUnsupportedError:
+    return ModelUnsupportedError(f"a worker needs {exc.name or exc}; install labelmill[onnx] or labelmill[torch]")
 
 
 def _note(mine: _Installed) -> Callable[[str], None]:

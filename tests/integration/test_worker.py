@@ -87,6 +87,18 @@ def test_the_model_is_loaded_once_in_each_process(redis: RedisServer, many: Path
         assert worker.log().count("is warm in process") == 2
 
 
+def test_the_first_image_of_a_process_waits_for_no_import(redis: RedisServer, many: Path) -> None:
+    model = prepare("efficientnet-lite0")
+    with worker_process(
+        redis, app="tests.support.imports_app", model=str(model), concurrency=1, file_roots=[many]
+    ) as worker:
+        job = Labelmill(settings=redis.settings).submit(Files([many / "0.png"]), model="efficientnet-lite0")
+        assert len(results_by_id(job)) == 1
+        plain_celery(redis, "classify.delay('0.png', model='efficientnet-lite0')")
+        eventually(lambda: worker.log().count("imported: ") >= 2)
+        assert set(re.findall(r"imported: (.*?)\.\"", worker.log())) == {""}
+
+
 def test_a_root_that_is_not_there_is_said_at_the_start(redis: RedisServer, many: Path, tmp_path: Path) -> None:
     with worker_process(redis, file_roots=[many, tmp_path / "nowhere"]) as worker:
         said = [line for line in worker.log().splitlines() if "LABELMILL_FILE_ROOTS" in line]
