@@ -72,7 +72,8 @@ def cut(pictures: Iterable[Picture | str], measure: Callable[[], Measure]) -> It
 def together(chunks: Iterable[Chunk], room: Callable[[], int], *, most: int) -> Iterator[list[Chunk]]:
     """The same, in groups of 1, 2, 4 and so on, ``most`` in the end, lazily: the first is not to wait for others.
 
-    A group ends with more items than ``room()``, with :data:`CHUNK_BYTES`, after :data:`AHEAD_S`, and before an error.
+    A group ends with more items than ``room()``, with :data:`CHUNK_BYTES`, with the first chunk after :data:`AHEAD_S`,
+    and before an error.
     """
     allowed = 1
     rest = iter(chunks)

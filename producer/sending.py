@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jobs.backlog import measured_rate
 from jobs.errors import JobError, LabelmillError
 from jobs.items import check_items, encode_chunk
-from jobs.ledger import JobStatus, TakenError
+from jobs.ledger import JobStatus, Queued, TakenError
 from producer.cutting import Chunk, Measure, check_size, cut, together
 from producer.ids import check_ids, missing, sent_ids
 from producer.lock import SendLock
@@ -89,7 +89,7 @@ class Sender:
             self._finished.set()
 
     def stop(self) -> None:
-        """End :meth:`send` with :class:`StoppedError` after the chunk it is at."""
+        """End :meth:`send` with :class:`StoppedError` after the chunks it is at, which are a few."""
         self._stop.set()
 
     def send(self, source: Source, *, checked: bool = False) -> int:
@@ -171,13 +171,20 @@ class Sender:
         payloads = [encode_chunk(chunk.items, base=base, sent_ms=sent_ms) for chunk in group]
         sent = [(payload, self._unknown(chunk.blobs)) for payload, chunk in zip(payloads, group, strict=True)]
         answers = self._client.patience(lambda: self._ledger.submit_all(self.job_id, number, sent, writer=writer))
+        self._accepted(group, answers, lane)
         for place in range(len(answers), len(group)):
             one = partial(self._ledger.submit, self.job_id, number + place, payloads[place], writer=writer)
             # all of its bytes: some of those that were there may have been done with, and deleted, in the meantime
-            answers.append(self._client.patience(partial(one, blobs=group[place].blobs)))
-        self.sent += sum(len(chunk.items) for chunk in group)
-        self._unweighed_chunks += len(group)
-        self._queued = answers[-1].items
+            answer = self._client.patience(partial(one, blobs=group[place].blobs))
+            self._unweighed += group[place].size
+            self._accepted(group[place:], [answer], lane)
+
+    def _accepted(self, chunks: Sequence[Chunk], answers: Sequence[Queued], lane: str) -> None:
+        """Those of the chunks that have an answer are in the ledger."""
+        for chunk, queued in zip(chunks, answers, strict=False):
+            self.sent += len(chunk.items)
+            self._unweighed_chunks += 1
+            self._queued = queued.items
         if lacking := sum(queued.chunks <= RUNG for queued in answers):
             self._client.patience(lambda: self._client.bell.ring(lane, lacking))
 

@@ -61,7 +61,6 @@ log = logging.getLogger(__name__)
 class _Installed:
     """What belongs to this worker's main process; its pool's processes inherit the pipe."""
 
-    app: Celery
     settings: Settings
     node: Node
     reader: int
@@ -92,7 +91,7 @@ def install(app: Celery, *, chose_queues: bool, name: str = "") -> None:
     reader, writer = os.pipe()
     slots = Slots()
     drain = Drain(node, settings, Bell(app), slots)
-    _installed = _Installed(app, settings, node, reader, writer, os.getpid(), drain, slots)
+    _installed = _Installed(settings, node, reader, writer, os.getpid(), drain, slots)
     _set_up_logging(settings, name)
     setup_logging.connect(partial(_set_up_logging, settings, name), weak=False)
     for root in settings.unreadable_roots:
@@ -223,9 +222,7 @@ def _made(mine: _Installed) -> Warm:
     try:
         from worker import warm  # it loads the runtime here: neither torch nor onnxruntime may run before the fork
 
-        made = warm.set_up(mine.settings, note=_note(mine), count=_count(mine), is_closed=mine.slots.is_closed)
-        assert mine.app.backend  # made when it is first asked for, which takes as long as a small image
-        return made
+        return warm.set_up(mine.settings, note=_note(mine), count=_count(mine), is_closed=mine.slots.is_closed)
     except ImportError as exc:
         raise _lacks(exc) from exc
 

@@ -31,13 +31,16 @@ class InTime(Budget):
     """:meth:`fetch` for ``budget_s``; then :class:`PostponedError`, but never for the first item.
 
     Not when it is asked for again, either: a chunk that gets nowhere would be put off for ever. What was fetched and
-    is not decoded is put off half of ``more_s`` later, and what is not predicted ``more_s`` later.
+    is not predicted is put off ``more_s`` later, and what is not even decoded half of that later, or half of that after
+    the last of it came.
     """
 
     def __init__(self, fetch: Callable[[str], bytes], budget_s: float, more_s: float) -> None:
         self._fetch = fetch
         self._until = time.monotonic() + budget_s
-        self._decoded_until, self._predicted_until = self._until + more_s / 2, self._until + more_s
+        self._predicted_until = self._until + more_s
+        self._decode_s = more_s / 2
+        self._fetched = self._until
         self._first: str | None = None
 
     def fetch(self, ref: str) -> bytes:
@@ -45,11 +48,14 @@ class InTime(Budget):
         self._first = self._first or ref
         if ref != self._first and time.monotonic() >= self._until:
             raise PostponedError()
-        return self._fetch(ref)
+        try:
+            return self._fetch(ref)
+        finally:
+            self._fetched = time.monotonic()
 
     def late_to_decode(self) -> PostponedError | None:
         """See :class:`~worker.engine.Budget`."""
-        return PostponedError() if time.monotonic() >= self._decoded_until else None
+        return PostponedError() if time.monotonic() >= max(self._until, self._fetched) + self._decode_s else None
 
     def late_to_predict(self) -> PostponedError | None:
         """See :class:`~worker.engine.Budget`."""

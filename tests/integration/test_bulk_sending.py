@@ -121,6 +121,25 @@ def test_chunks_of_what_is_there_are_written_together_and_those_of_a_stream_as_t
     assert client.ledger.redis.llen("noop.bulk") == 2 + 2
 
 
+def test_what_was_accepted_of_a_round_trip_counts_where_the_rest_of_it_is_refused(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another producer takes over between two chunks that were sent together."""
+    monkeypatch.setattr(cutting, "AHEAD_S", math.inf)  # however busy this machine is
+    submit_all = Ledger.submit_all
+
+    def taken(self: Ledger, job: str, number: int, chunks: Any, *, writer: str) -> list[Queued]:
+        answers = submit_all(self, job, number, chunks[:1], writer=writer)
+        if len(chunks) > 1:
+            self.take_over(job, "another")
+            monkeypatch.setattr(Ledger, "submit_all", submit_all)
+        return answers
+
+    monkeypatch.setattr(Ledger, "submit_all", taken)
+    assert job.send(Listed(100), chunk_size=10) == 100
+    assert everything(job) == sorted(f"{n}.jpg" for n in range(100))
+
+
 def test_what_is_refused_in_the_middle_is_sent_again(job: Job, client: Labelmill, written: list[int]) -> None:
     """A Redis that lost the ledger's scripts answers all of a round trip with that."""
 
@@ -211,15 +230,18 @@ def test_the_same_bytes_are_uploaded_once_and_go_when_their_last_image_is_done(j
     assert not redis.exists(client.ledger.key(job.id, "blobrefs"))
 
 
-def test_bytes_that_were_done_with_in_the_meantime_are_sent_again(job: Job, client: Labelmill) -> None:
+@pytest.mark.parametrize(("chunk_size", "every"), [(10, 10), (1, 2)])
+def test_bytes_that_were_done_with_in_the_meantime_are_sent_again(job: Job, chunk_size: int, every: int) -> None:
+    """All chunks of a round trip lack theirs, or only some."""
+
     class Between(Uploads):
         def __iter__(self) -> Iterator[Picture]:
             for number, picture in enumerate(super().__iter__()):
-                if number and number % 10 == 0:
+                if number and number % every == 0:
                     work_off(job)
                 yield picture
 
-    job.send(Between(40, contents=2), chunk_size=10)
+    assert job.send(Between(40, contents=2), chunk_size=chunk_size) == 40
     work_off(job)
     counts = job.status().request_counts
     assert (counts["succeeded"], counts["failed"]) == (40, 0)

@@ -80,6 +80,27 @@ def test_what_was_fetched_in_time_is_done_however_long_fetching_took(
 
 
 @pytest.mark.parametrize("is_cached", [False, True])
+def test_one_slow_answer_at_the_end_costs_nothing_that_came_before_it(
+    monkeypatch: pytest.MonkeyPatch, is_cached: bool
+) -> None:
+    """Of fifty images 29 come within a second each, and the next one takes ten: all thirty are done."""
+    clock = [0.0]
+    monkeypatch.setattr("worker.postponed.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def fetch(ref: str) -> bytes:
+        clock[0] += 9.9 if ref == "29" else 1.0
+        return ref.encode()
+
+    engine, refs = Engine(Brightness(), decode, batch_size=2), [str(n) for n in range(50)]
+    budget = InTime(fetch, 30.0, 15.0)
+    if is_cached:
+        done, _ = run_cached(engine, refs, budget.fetch, a_cache(), top_k=1, budget=budget)
+    else:
+        done = engine.run(refs, budget.fetch, top_k=1, budget=budget)
+    assert split_postponed(done)[1] == list(range(30, 50))
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
 def test_what_was_read_at_once_is_put_off_where_decoding_takes_too_long(
     monkeypatch: pytest.MonkeyPatch, is_cached: bool
 ) -> None:
