@@ -62,7 +62,7 @@ class Sender:
         self._stop = threading.Event()
         self._known: OrderedDict[str, None] = OrderedDict()
         self._unweighed = self._unweighed_chunks = 0
-        #: Items of the job, as of its last chunk.
+        #: Items of the job that waited when its last chunk was written.
         self._queued = 0
         self._finished = threading.Event()
         self._failure: BaseException | None = None

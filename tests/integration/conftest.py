@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.ledger import Ledger
+from producer.client import Labelmill
 from tests.support.servers import RedisServer, WorkerProcess, redis_server, worker_process
 
 
@@ -28,6 +29,12 @@ def redis_aof() -> Iterator[RedisServer]:
 def ledger(redis: RedisServer) -> Ledger:
     """The ledger in the real Redis."""
     return redis.ledger
+
+
+@pytest.fixture
+def client(redis: RedisServer) -> Labelmill:
+    """A client of the real Redis."""
+    return Labelmill(settings=redis.settings)
 
 
 @pytest.fixture

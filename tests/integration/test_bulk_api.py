@@ -30,11 +30,6 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture
-def client(redis: RedisServer) -> Labelmill:
-    return Labelmill(settings=redis.settings)
-
-
 def items(count: int) -> list[Item]:
     return [Item(f"{number}.jpg", f"/{number}.jpg", {"n": number}) for number in range(count)]
 

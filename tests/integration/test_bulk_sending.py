@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.errors import InvalidItemError, JobError, SourceError, UsageError
+from jobs.errors import JobError
 from jobs.items import Item
 from jobs.ledger import JobRequest, Ledger, Queued
 from jobs.reconciler import Reconciler
-from jobs.registry import ModelInfo, WorkerInfo
 from jobs.tickets import ENOUGH
 from producer import cutting, lock
 from producer.client import Labelmill
 from producer.ids import sent_ids
 from producer.job import Job
 from producer.sending import Sender, StoppedError
-from producer.sources import Picture, Pictures, Upload
-from tests.support.images import write_images
+from producer.sources import Picture, Upload
 from tests.support.servers import RedisServer, eventually
 
 
@@ -69,11 +65,6 @@ class Uploads:
     def ids(self) -> Iterator[tuple[str, str]]:
         for number in range(self.count):
             yield f"{number}.jpg", f"list:{number}"
-
-
-@pytest.fixture
-def client(redis: RedisServer) -> Labelmill:
-    return Labelmill(settings=redis.settings)
 
 
 @pytest.fixture
@@ -300,34 +291,6 @@ def test_sending_goes_on_when_the_backlog_is_worked_off(redis: RedisServer) -> N
     assert sender.waiting == ""
 
 
-def test_a_repeated_id_is_found_before_the_job_is_made(client: Labelmill) -> None:
-    with pytest.raises(SourceError, match="twice"):
-        client.submit([Item("a", "/a"), Item("a", "/b")], model="noop", job_id="new")
-    assert client.jobs() == []
-
-
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        *[("top_k", value) for value in ("x", 2.5, 0, -1, True, None, 10**400)],
-        *[("expires_s", value) for value in (-1, 0, "soon", math.nan, math.inf, 1e306)],
-        ("retention_s", -1),
-        *[("digest", value) for value in ("zz", "sha256:abc", None)],
-        *[("metadata", value) for value in ("x", {"n": 1}, {"\ud800": "n"})],
-        *[("chunk_size", value) for value in (0, -1, 2.5, True)],
-        ("by", "magic"),
-        *[("model", value) for value in ("", 7)],
-    ],
-)
-def test_an_argument_that_no_job_can_have_is_refused_before_there_is_a_job(
-    client: Labelmill, tmp_path: Path, argument: str, value: object
-) -> None:
-    write_images(tmp_path, 1)
-    with pytest.raises(UsageError, match=argument):
-        client.submit(tmp_path, **{"model": "noop", argument: value})
-    assert client.jobs() == []
-
-
 def test_an_id_means_one_job(client: Labelmill, job: Job) -> None:
     for options in ({"model": "other"}, {"model": "noop", "top_k": 3}, {"model": "noop", "digest": f"sha256:{1:064}"}):
         with pytest.raises(JobError, match="job-1 is there already, with"):
@@ -386,74 +349,3 @@ def test_images_that_come_while_tickets_are_taken_away_are_rung_for(job: Job, cl
     client.bell.clear("noop.bulk")
     reconciler = Reconciler(client.ledger, client.bell)
     assert (reconciler.sweep(), reconciler.sweep(), client.bell.waiting("noop.bulk")) == (0, ENOUGH, ENOUGH)
-
-
-def test_chunks_are_a_tenth_of_a_second_of_what_workers_really_do(
-    client: Labelmill, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def measured(images_per_s: float) -> None:
-        look = {"at_s": 0.0, "done": {}, "queued": {}, "rates": {"noop": images_per_s}}
-        client.ledger.redis.set(f"{redis.settings.key_prefix}backlog_look", json.dumps(look))
-
-    def numbered() -> Iterator[Picture]:
-        for number in range(150):
-            if number == 50:
-                measured(1000)
-            yield Item(f"{number}.jpg", f"/data/{number}.jpg")
-
-    monkeypatch.setattr(cutting, "RESIZE_S", 0.0)
-    announce_worker(client)
-    job = client.open("noop", job_id="sized", top_k=5)
-    job.send(Pictures(numbered(), unique=True))
-    assert sizes_of(job) == [10] * 6 + [90]
-
-
-def test_the_last_chunks_are_shared_by_all_processes(client: Labelmill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutting, "AHEAD_S", math.inf)  # however busy this machine is
-    announce_worker(client, processes=3)
-    job = client.open("noop", job_id="shared", top_k=5)
-    job.send(Pictures([Item(f"{number}.jpg", f"/data/{number}.jpg") for number in range(40)]))
-    assert sizes_of(job) == [7, 6, 5, 4, 3, 3, 2, 2, 2, 1, 1, 1, 1, 1, 1]
-
-
-def test_images_that_come_one_by_one_do_not_wait_for_those_that_follow(client: Labelmill) -> None:
-    def coming() -> Iterator[Picture]:
-        for number in range(20):
-            if number == 10:
-                eventually(lambda: job.status().request_counts["total"] == 10, what="the first chunk")
-            yield Item(f"{number}.jpg", f"/data/{number}.jpg")
-
-    announce_worker(client, processes=3)
-    job = client.open("noop", job_id="coming", top_k=5)
-    job.send(Pictures(coming(), unique=True))
-    assert sizes_of(job) == [10, 10]
-
-
-def announce_worker(client: Labelmill, *, processes: int = 1) -> None:
-    """One whose processes do 100 images a second each."""
-    model = ModelInfo("noop", "sha256:00", images_per_s=100.0)
-    client.registry.announce(WorkerInfo("w", "READY", "here", 1, processes, (model,)))
-
-
-def sizes_of(job: Job) -> list[int]:
-    """Items of each chunk of a job that nobody works on."""
-    payloads = job.client.ledger.redis.hgetall(job.client.ledger.key(job.id, "payload"))
-    return [payloads[str(n).encode()].count(b"\n") for n in range(len(payloads))]
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        Item("a\x1b", "/a"),
-        Item("", "/a"),
-        Item("a", "/a\n"),
-        Item("a", ""),
-        Item("a" * 1025, "/a"),
-        Item("a", "/" * 4097),
-    ],
-)
-def test_what_cannot_be_carried_is_never_sent(client: Labelmill, bad: Item) -> None:
-    job = client.open("noop", job_id="bad", top_k=5)
-    with pytest.raises(InvalidItemError):
-        job.send(Pictures([Item("good", "/good"), bad]))
-    assert job.status().request_counts["total"] == 0

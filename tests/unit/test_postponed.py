@@ -22,6 +22,24 @@ def a_cache() -> ContentCache:
     return ContentCache(Ledger(fakeredis.FakeRedis(version=(6, 2))), ttl_s=60, entries=100)
 
 
+def put_off(engine: Engine, budget: InTime, *, is_cached: bool) -> list[int]:
+    """Which of fifty images are put off."""
+    refs = [str(n) for n in range(50)]
+    if is_cached:
+        done, _ = run_cached(engine, refs, budget.fetch, a_cache(), top_k=1, budget=budget)
+    else:
+        done = engine.run(refs, budget.fetch, top_k=1, budget=budget)
+    return split_postponed(done)[1]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that budgets see, in seconds, as its one element."""
+    now = [0.0]
+    monkeypatch.setattr("worker.postponed.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
 class Overdue(Budget):
     def late_to_predict(self) -> PostponedError | None:
         return PostponedError()
@@ -54,12 +72,8 @@ def test_what_was_decoded_in_one_go_is_put_off_where_predictions_take_too_long()
 
 
 @pytest.mark.parametrize("is_cached", [False, True])
-def test_what_was_fetched_in_time_is_done_however_long_fetching_took(
-    monkeypatch: pytest.MonkeyPatch, is_cached: bool
-) -> None:
+def test_what_was_fetched_in_time_is_done_however_long_fetching_took(clock: list[float], is_cached: bool) -> None:
     """Fifty images, of which each takes a second to come and a tenth to be predicted: thirty come in time."""
-    clock = [0.0]
-    monkeypatch.setattr("worker.postponed.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def fetch(ref: str) -> bytes:
         clock[0] += 1.0
@@ -70,55 +84,35 @@ def test_what_was_fetched_in_time_is_done_however_long_fetching_took(
             clock[0] += 0.1 * len(images)
             return super().predict(images)
 
-    engine, refs = Engine(Slow(), decode, batch_size=2), [str(n) for n in range(50)]
+    engine = Engine(Slow(), decode, batch_size=2)
     budget = InTime(fetch, 30.0, 15.0)
-    if is_cached:
-        done, _ = run_cached(engine, refs, budget.fetch, a_cache(), top_k=1, budget=budget)
-    else:
-        done = engine.run(refs, budget.fetch, top_k=1, budget=budget)
-    assert split_postponed(done)[1] == list(range(30, 50))
+    assert put_off(engine, budget, is_cached=is_cached) == list(range(30, 50))
 
 
 @pytest.mark.parametrize("is_cached", [False, True])
-def test_one_slow_answer_at_the_end_costs_nothing_that_came_before_it(
-    monkeypatch: pytest.MonkeyPatch, is_cached: bool
-) -> None:
+def test_one_slow_answer_at_the_end_costs_nothing_that_came_before_it(clock: list[float], is_cached: bool) -> None:
     """Of fifty images 29 come within a second each, and the next one takes ten: all thirty are done."""
-    clock = [0.0]
-    monkeypatch.setattr("worker.postponed.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def fetch(ref: str) -> bytes:
         clock[0] += 9.9 if ref == "29" else 1.0
         return ref.encode()
 
-    engine, refs = Engine(Brightness(), decode, batch_size=2), [str(n) for n in range(50)]
+    engine = Engine(Brightness(), decode, batch_size=2)
     budget = InTime(fetch, 30.0, 15.0)
-    if is_cached:
-        done, _ = run_cached(engine, refs, budget.fetch, a_cache(), top_k=1, budget=budget)
-    else:
-        done = engine.run(refs, budget.fetch, top_k=1, budget=budget)
-    assert split_postponed(done)[1] == list(range(30, 50))
+    assert put_off(engine, budget, is_cached=is_cached) == list(range(30, 50))
 
 
 @pytest.mark.parametrize("is_cached", [False, True])
-def test_what_was_read_at_once_is_put_off_where_decoding_takes_too_long(
-    monkeypatch: pytest.MonkeyPatch, is_cached: bool
-) -> None:
+def test_what_was_read_at_once_is_put_off_where_decoding_takes_too_long(clock: list[float], is_cached: bool) -> None:
     """Small files may be large pictures: fifty that come at once, and of which each takes a second to be decoded."""
-    clock = [0.0]
-    monkeypatch.setattr("worker.postponed.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def slow(data: bytes, out: Images) -> None:
         clock[0] += 1.0
         decode(data, out)
 
-    engine, refs = Engine(Brightness(), slow, batch_size=50), [str(n) for n in range(50)]
+    engine = Engine(Brightness(), slow, batch_size=50)
     budget = InTime(str.encode, 30.0, 15.0)
-    if is_cached:
-        done, _ = run_cached(engine, refs, budget.fetch, a_cache(), top_k=1, budget=budget)
-    else:
-        done = engine.run(refs, budget.fetch, top_k=1, budget=budget)
-    assert split_postponed(done)[1] == list(range(38, 50))
+    assert put_off(engine, budget, is_cached=is_cached) == list(range(38, 50))
     assert clock == [38.0]
 
 
