@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from jobs.errors import LabelmillError
 from jobs.parser import Parser
+from producer.interrupts import handled
 
 __all__ = ["build_parser", "entry", "main"]
 
@@ -64,12 +64,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; an error of ours is one line on stderr and its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    command = next((argument for argument in arguments if argument in COMMANDS), None)
-    args = build_parser(command).parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # ends like Ctrl-C, so that all that was started is stopped
     try:
-        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+        with handled():
+            return _run(list(sys.argv[1:] if argv is None else argv))
     except LabelmillError as error:
         print(f"labelmill: {error.message}", file=sys.stderr)
         return error.exit_code
@@ -85,8 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 74  # EX_IOERR: a full disk, a file that may not be read
 
 
-def _interrupt(signum: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+def _run(arguments: list[str]) -> int:
+    command = next((argument for argument in arguments if argument in COMMANDS), None)
+    args = build_parser(command).parse_args(arguments)
+    return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
 
 
 def entry() -> NoReturn:

@@ -29,11 +29,14 @@ from jobs.errors import ServiceError, UsageError
 from jobs.orphans import end_with_parent
 from jobs.registry import ModelInfo, Registry
 from jobs.settings import Settings
+from producer.interrupts import shielded
 
 __all__ = ["Embedded"]
 
 #: Seconds that Redis may take to answer, and that it and the worker may take to end.
 REDIS_START_S, STOP_S = 10.0, 20.0
+#: Seconds between two looks whether a process is ready, or has ended.
+LOOK_S = 0.01
 #: Bytes of a temporary folder's path that leave room for the names of sockets.
 LONGEST_TEMPORARY = 55
 
@@ -60,8 +63,9 @@ class Embedded:
         self._folder: Path | None = None
 
     def __enter__(self) -> Embedded:
-        self._folder = _new_folder()
         try:
+            with shielded:
+                self._folder = _new_folder()
             socket = self._folder / "redis.sock"
             self.settings = replace(self._base, broker_url=f"redis+socket://{socket}", ledger_url="")
             self._start_redis(socket)
@@ -81,11 +85,11 @@ class Embedded:
         """
         registry = Registry(connect(self.settings), prefix=self.settings.key_prefix)
         worker = self._processes[-1]
-        while worker.poll() is None:
+        while not _has_ended(worker):
             for info in registry.workers():
                 if info.is_serving:
                     return info.models[0]
-            time.sleep(0.02)
+            time.sleep(LOOK_S)
         raise SetUpFailedError(self._last_words(), worker.returncode if worker.returncode > 0 else 1)
 
     def check(self) -> None:
@@ -115,9 +119,9 @@ class Embedded:
                 client.ping()
                 return
             except RedisError:
-                if time.monotonic() > deadline or self._processes[-1].poll() is not None:
+                if time.monotonic() > deadline or _has_ended(self._processes[-1]):
                     raise ServiceError(f"the embedded Redis did not start: {self._log('redis.log')}") from None
-                time.sleep(0.01)
+                time.sleep(LOOK_S)
 
     def _start_worker(self) -> None:
         command = [sys.executable, "-m", "worker", "serve", "--log-level", "INFO"]
@@ -142,8 +146,8 @@ class Embedded:
         return listed
 
     def _spawn(self, command: list[str], log: str, env: dict[str, str] | None = None) -> None:
-        assert_folder = self._folder or Path()
-        with (assert_folder / log).open("wb") as output:
+        folder = self._folder or Path()
+        with shielded, (folder / log).open("wb") as output:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -153,24 +157,22 @@ class Embedded:
                 start_new_session=True,  # Ctrl-C is ours to pass on, in order
                 preexec_fn=_end_with_us,  # noqa: PLW1509 - one prctl call, which takes no lock
             )
-        self._processes.append(process)
+            self._processes.append(process)
 
     def _stop(self) -> None:
         """The worker first, so that it can give back what it holds; then Redis; then the folder."""
         try:
             for process in reversed(self._processes):
-                if process.poll() is None:
-                    process.send_signal(signal.SIGTERM)
-                    with suppress(subprocess.TimeoutExpired):
-                        process.wait(STOP_S)
+                _stop(process)
         finally:  # also after a second Ctrl-C, which is hard
-            for process in self._processes:
-                with suppress(ProcessLookupError):  # the group may outlive its first process
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            self._processes.clear()
-            if self._folder:
-                shutil.rmtree(self._folder, ignore_errors=True)
+            with shielded:
+                for process in self._processes:
+                    with suppress(ProcessLookupError):  # the group may outlive its first process
+                        os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                self._processes.clear()
+                if self._folder:
+                    shutil.rmtree(self._folder, ignore_errors=True)
 
     def _last_words(self) -> str:
         log = self._log("worker.log")
@@ -179,6 +181,21 @@ class Embedded:
 
     def _log(self, name: str) -> str:
         return ((self._folder or Path()) / name).read_text(errors="replace").strip()
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whole: an interruption in the middle of ``poll`` leaves its lock behind, and the next ``wait`` never ends."""
+    with shielded:
+        return process.poll() is not None
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, and wait for that; an interruption ends the wait."""
+    with shielded:
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    while not _has_ended(process) and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
 
 
 def redis_server() -> Path:

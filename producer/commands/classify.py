@@ -5,7 +5,6 @@ With a broker named it uses that Redis and the workers that serve it; without, a
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import io
 import os
@@ -25,6 +24,7 @@ from jobs.wording import counted
 from producer.client import Job, Labelmill
 from producer.embedded import Embedded
 from producer.ids import check_ids
+from producer.interrupts import interrupt
 from producer.outputs import FORMATS, Writer, format_of, open_target, open_writer
 from producer.outputs.table import TableWriter
 from producer.progress import Watch
@@ -175,7 +175,7 @@ class _Beside:
             except BaseException as exc:  # noqa: BLE001 - raised again in the main thread
                 self._failures.append(exc)
                 if not self.done.is_set():
-                    _thread.interrupt_main()
+                    interrupt()
 
         thread = threading.Thread(target=attempt, daemon=True)
         thread.start()

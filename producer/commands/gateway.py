@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from jobs.errors import UsageError
 from jobs.parser import positive
 from jobs.settings import DEFAULT_MODEL
+from producer import interrupts
 from producer.client import Labelmill
 from producer.embedded import Embedded
 
@@ -106,7 +107,7 @@ def _service(args: argparse.Namespace, settings: WebSettings) -> Iterator[tuple[
 
 
 def _gunicorn(args: argparse.Namespace, settings: WebSettings, check: Callable[[], None]) -> int:
-    from producer.web.server import Gateway, interrupt_again
+    from producer.web.server import Gateway
 
     def ready(address: str) -> None:
         print(f"labelmill: serving {settings.model_name} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
@@ -115,7 +116,7 @@ def _gunicorn(args: argparse.Namespace, settings: WebSettings, check: Callable[[
 
     gateway = Gateway(settings, host=args.host, port=args.port, access_log=args.access_log, ready=ready, check=check)
     code = gateway.run()
-    interrupt_again()
+    interrupts.install()  # gunicorn has handlers of its own
     return code
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -122,9 +121,3 @@ def _allow_connections() -> None:
 def _address(arbiter: Any) -> str:
     host, port = arbiter.LISTENERS[0].getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def interrupt_again() -> None:
-    """After gunicorn: a further Ctrl-C or SIGTERM is an interruption again."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -187,9 +187,43 @@ def test_whatever_ends_it_at_its_start_nothing_stays(
     eventually(lambda: nothing_is_left(env), LIMIT_S, what="nothing is left")
 
 
-def test_an_embedded_worker_that_dies_ends_the_command_with_a_reason(endless: Path, env: dict[str, str]) -> None:
+#: Strikes in a hook of its Nth fork, where Python ignores what is raised. The first is for Redis, then for the worker.
+STRUCK = """
+import os, signal, sys
+
+forks = 0
+
+def strike():
+    global forks
+    forks += 1
+    if forks == {nth}:
+        signal.raise_signal(signal.SIGINT)
+
+os.register_at_fork(after_in_parent=strike)
+from producer.cli import entry
+entry()
+"""
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_interruption_in_the_middle_of_a_fork_is_none_too_few(nth: int, pictures: Path, env: dict[str, str]) -> None:
+    command = [sys.executable, "-c", STRUCK.format(nth=nth), "classify", str(pictures), "--model", "noop"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "labelmill: interrupted\n"
+    assert nothing_is_left(env)
+
+
+#: What a script runs beside itself ignores Ctrl-C.
+BESIDE = ["sh", "-c", '"$@" & wait "$!"', "sh"]
+
+
+@pytest.mark.parametrize("beside", [[], BESIDE], ids=["", "beside a script"])
+def test_an_embedded_worker_that_dies_ends_the_command_with_a_reason(
+    beside: list[str], endless: Path, env: dict[str, str]
+) -> None:
     log = endless.parent / "stderr"
-    command = [*COMMAND, str(endless), "--model", "efficientnet-lite0", "--format", "jsonl"]
+    command = [*beside, *COMMAND, str(endless), "--model", "efficientnet-lite0", "--format", "jsonl"]
     with (
         log.open("wb") as stderr,
         subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=stderr) as process,
