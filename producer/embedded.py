@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,8 @@ __all__ = ["Embedded"]
 REDIS_START_S, STOP_S = 10.0, 20.0
 #: Seconds between two looks whether a process is ready, or has ended.
 LOOK_S = 0.01
+#: Seconds of waiting for the worker until it is said what it is at; ten times as many until it is said again.
+FIRST_SILENCE_S = 3.0
 #: Bytes of a temporary folder's path that leave room for the names of sockets.
 LONGEST_TEMPORARY = 55
 
@@ -78,17 +80,22 @@ class Embedded:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._stop()
 
-    def wait_ready(self) -> ModelInfo:
+    def wait_ready(self, say: Callable[[str], None]) -> ModelInfo:
         """Wait until the worker is READY; returns the model it serves.
 
+        Where that takes long, ``say`` hears what the worker is at: it measures a model that is new to its machine.
         Raises :class:`SetUpFailedError` with the worker's own words and exit code where it ends instead.
         """
         registry = Registry(connect(self.settings), prefix=self.settings.key_prefix)
         worker = self._processes[-1]
+        began, silence_s = time.monotonic(), FIRST_SILENCE_S
         while not _has_ended(worker):
             for info in registry.workers():
                 if info.is_serving:
                     return info.models[0]
+            if time.monotonic() - began >= silence_s:
+                say(f"waiting for the embedded worker for {silence_s:.0f} s: {self._plain_words()}")
+                silence_s *= 10
             time.sleep(LOOK_S)
         raise SetUpFailedError(self._last_words(), worker.returncode if worker.returncode > 0 else 1)
 
@@ -178,6 +185,11 @@ class Embedded:
         log = self._log("worker.log")
         ours = [line for line in log.splitlines() if line.startswith("labelmill-worker: ")]
         return ours[-1].removeprefix("labelmill-worker: ") if ours else f"the embedded worker ended: {log[-2000:]}"
+
+    def _plain_words(self) -> str:
+        """The last line of the worker that is made for people; its log is for programs."""
+        plain = [line for line in self._log("worker.log").splitlines() if line and not line.startswith("{")]
+        return plain[-1][:500] if plain else "it starts"
 
     def _log(self, name: str) -> str:
         return ((self._folder or Path()) / name).read_text(errors="replace").strip()

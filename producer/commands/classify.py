@@ -113,7 +113,7 @@ def _service(args: argparse.Namespace, watch: Watch) -> Iterator[tuple[Labelmill
         yield client, named, None
         return
     with Embedded(settings, model=named, file_roots=_roots(args.names), concurrency=args.concurrency) as pair:
-        model = pair.wait_ready()
+        model = pair.wait_ready(watch.note)
         yield Labelmill(settings=pair.settings, say=watch.note), model.name, pair
 
 

@@ -100,9 +100,9 @@ def _service(args: argparse.Namespace, settings: WebSettings) -> Iterator[tuple[
         Labelmill(settings=settings)  # says at once where Redis is not there
         yield settings, lambda: None
         return
-    print("labelmill: starting a Redis and a worker of its own", file=sys.stderr, flush=True)
+    _say("starting a Redis and a worker of its own")
     with Embedded(settings, model=settings.model, file_roots=(), concurrency=args.concurrency) as pair:
-        model = pair.wait_ready()
+        model = pair.wait_ready(_say)
         yield replace(settings, broker_url=pair.settings.broker_url, ledger_url="", model=model.name), pair.check
 
 
@@ -110,7 +110,7 @@ def _gunicorn(args: argparse.Namespace, settings: WebSettings, check: Callable[[
     from producer.web.server import Gateway
 
     def ready(address: str) -> None:
-        print(f"labelmill: serving {settings.model_name} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        _say(f"serving {settings.model_name} at {address} (Ctrl-C ends it)")
         if args.open:
             webbrowser.open(address)
 
@@ -125,6 +125,10 @@ def _debug(args: argparse.Namespace, settings: WebSettings, check: Callable[[], 
 
     create_app(settings).run(args.host, args.port, debug=True, use_reloader=False, threaded=True)
     return 0
+
+
+def _say(line: str) -> None:
+    print(f"labelmill: {line}", file=sys.stderr, flush=True)
 
 
 def _is_loopback(host: str) -> bool:
