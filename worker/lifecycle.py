@@ -25,12 +25,13 @@ from billiard.process import current_process
 from celery import Celery, bootsteps
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.signals import setup_logging, worker_process_init, worker_shutdown, worker_shutting_down
+from celery.utils.imports import load_extension_class_names
 from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
 
 from jobs import logs
 from jobs.backlog import BacklogWatch
-from jobs.connection import connect
+from jobs.connection import connect, driver_version
 from jobs.errors import CrashedWorkerError, LabelmillError, ModelFileError, ModelUnsupportedError, UsageError
 from jobs.lanes import interactive, served_by
 from jobs.orphans import end_with_parent
@@ -228,7 +229,9 @@ def _made(mine: _Installed) -> Warm:
 
 
 def _preload() -> None:
-    """Import what images need, but for a runtime: shared by the processes that are forked off this one.
+    """Import what images need, but for a runtime, and look up what connections and answers do.
+
+    The processes that are forked off this one share it: each would look at every package that is installed.
 
     Raises :class:`~jobs.errors.ModelUnsupportedError` where a package is lacking.
     """
@@ -236,6 +239,8 @@ def _preload() -> None:
         from worker import calls, gather, turn  # noqa: F401
     except ImportError as exc:
         raise _lacks(exc) from exc
+    driver_version()
+    load_extension_class_names("celery.result_backends")  # Celery keeps it
 
 
 def _lacks(exc: ImportError) -> ModelUnsupportedError:

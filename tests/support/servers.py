@@ -236,13 +236,13 @@ def worker_process(
 ) -> Iterator[WorkerProcess]:
     """A worker for the block, READY when it begins (``wait=False``: not waited for); killed at its end.
 
-    ``app`` names a Celery application module of the test's own, started as ``celery -A app worker``;
-    without, it is ``python -m worker serve``.
+    ``app`` names a Celery application module of the test's own, started as ``celery -A app worker`` without its banner,
+    for which Celery looks up what it else looks up later; without, it is ``python -m worker serve``.
     """
     folder = Path(tempfile.mkdtemp(prefix="lm-test-"))
     options = [*options, f"--pool={pool}", f"--concurrency={concurrency}"]
     if app:
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "--loglevel=INFO", *options]
+        command = [sys.executable, "-m", "celery", "--quiet", "-A", app, "worker", "--loglevel=INFO", *options]
         command += ["--without-gossip", "--without-mingle", f"--hostname={folder.name}@%h"]
     else:
         command = [sys.executable, "-m", "worker", "serve", *options]
