@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from jobs.errors import LabelmillError
 from jobs.parser import Parser
-from producer.interrupts import handled
+from producer.interrupts import by_interruption, handled
 
 __all__ = ["build_parser", "entry", "main"]
 
@@ -70,9 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LabelmillError as error:
         print(f"labelmill: {error.message}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("labelmill: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of our output has gone: nobody is left to write for
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -80,6 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"labelmill: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is held back cannot be written either
         return 74  # EX_IOERR: a full disk, a file that may not be read
+    except (Exception, KeyboardInterrupt) as error:
+        if not by_interruption(error):
+            raise
+        print("labelmill: interrupted", file=sys.stderr)
+        return 130
 
 
 def _run(arguments: list[str]) -> int:

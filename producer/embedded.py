@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -63,11 +64,14 @@ class Embedded:
         self._concurrency = concurrency
         self._processes: list[subprocess.Popen[bytes]] = []
         self._folder: Path | None = None
+        #: Also where an interruption comes before the first line of ``__exit__``: at the end of the program.
+        self._end: Callable[[], object] = lambda: None
 
     def __enter__(self) -> Embedded:
         try:
             with shielded:
                 self._folder = _new_folder()
+                self._end = weakref.finalize(self, _end, self._processes, self._folder, os.getpid())
             socket = self._folder / "redis.sock"
             self.settings = replace(self._base, broker_url=f"redis+socket://{socket}", ledger_url="")
             self._start_redis(socket)
@@ -173,13 +177,7 @@ class Embedded:
                 _stop(process)
         finally:  # also after a second Ctrl-C, which is hard
             with shielded:
-                for process in self._processes:
-                    with suppress(ProcessLookupError):  # the group may outlive its first process
-                        os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-                self._processes.clear()
-                if self._folder:
-                    shutil.rmtree(self._folder, ignore_errors=True)
+                self._end()
 
     def _last_words(self) -> str:
         log = self._log("worker.log")
@@ -187,8 +185,9 @@ class Embedded:
         return ours[-1].removeprefix("labelmill-worker: ") if ours else f"the embedded worker ended: {log[-2000:]}"
 
     def _plain_words(self) -> str:
-        """The last line of the worker that is made for people; its log is for programs."""
-        plain = [line for line in self._log("worker.log").splitlines() if line and not line.startswith("{")]
+        """The last line of the worker that is made for people: no log, which is for programs, and nothing in colour."""
+        lines = self._log("worker.log").splitlines()
+        plain = [line for line in lines if line.isprintable() and line and not line.startswith("{")]
         return plain[-1][:500] if plain else "it starts"
 
     def _log(self, name: str) -> str:
@@ -208,6 +207,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + STOP_S
     while not _has_ended(process) and time.monotonic() < deadline:
         time.sleep(LOOK_S)
+
+
+def _end(processes: list[subprocess.Popen[bytes]], folder: Path, owner: int) -> None:
+    if os.getpid() != owner:  # a process that was forked: what its parent started is not its to stop
+        return
+    for process in processes:
+        with suppress(ProcessLookupError):  # the group may outlive its first process
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    processes.clear()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def redis_server() -> Path:

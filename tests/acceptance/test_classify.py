@@ -175,14 +175,15 @@ def endless(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]])
 def test_whatever_ends_it_at_its_start_nothing_stays(
-    number: signal.Signals, pictures: Path, env: dict[str, str]
+    numbers: list[signal.Signals], pictures: Path, env: dict[str, str]
 ) -> None:
     command = [*COMMAND, str(pictures), "--model", "efficientnet-lite0"]
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         eventually(lambda: any("worker serve" in line for line in started_by(env)), LIMIT_S, what="the worker starts")
-        process.send_signal(number)
+        for number in numbers:
+            process.send_signal(number)
         assert process.wait(LIMIT_S) == 130
     eventually(lambda: nothing_is_left(env), LIMIT_S, what="nothing is left")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import select
 import signal
 import sys
 import threading
+import time
 
 import pytest
 
 from producer import interrupts
+from producer.cli import main
 from producer.interrupts import handled, shielded
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -63,10 +66,90 @@ class Finalized:
 def test_an_interruption_that_python_ignored_comes_again() -> None:
     def go_on() -> None:
         Finalized()
-        select.select([], [], [], 60)
+        select.select([], [], [], 10)
 
     with handled(), pytest.raises(KeyboardInterrupt):
         go_on()
+
+
+def test_one_that_was_ignored_at_the_very_end_is_not_lost() -> None:
+    def end() -> None:
+        with handled():
+            Finalized()
+
+    with pytest.raises(KeyboardInterrupt):
+        end()
+    with handled():
+        time.sleep(2 * interrupts.SAME_S)  # and whoever sends it again finds that it was heard
+
+
+def test_nobody_is_interrupted_where_signals_are_not_handled() -> None:
+    with handled():
+        pass
+    interrupts.interrupt()
+    select.select([], [], [], 0)  # the process lives
+
+
+def test_two_signals_at_once_are_one_interruption_and_a_later_one_is_another() -> None:
+    cleaned = []
+
+    def clean_up() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            cleaned.append("first")
+            until = time.monotonic() + interrupts.SAME_S
+            while time.monotonic() < until:
+                pass
+            signal.raise_signal(signal.SIGTERM)
+            cleaned.append("never")
+
+    with handled(), pytest.raises(KeyboardInterrupt):
+        clean_up()
+    assert cleaned == ["first"]
+
+
+def test_a_shield_of_another_thread_shields_nothing() -> None:
+    shields, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with shielded:
+            shields.set()
+            goes_on.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        shields.wait()
+        with handled(), pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        goes_on.set()
+        thread.join()
+
+
+def test_what_comes_of_an_interruption_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: argparse.Namespace) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            raise RuntimeError("release unlocked lock")  # as from the middle of Thread.start
+
+    monkeypatch.setattr("producer.commands.models.run", run)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "labelmill: interrupted\n"
+
+
+def test_what_comes_of_anything_else_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("producer.commands.models.run", run)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["models"])
 
 
 def test_another_exception_that_python_ignores_is_told_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,10 +179,21 @@ def test_a_thread_interrupts_the_main_one_in_its_wait() -> None:
         os.close(writing)
 
 
+def test_a_sigint_that_is_ignored_stays_so_after_others_handled_it() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with handled():
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # as gunicorn does
+            interrupts.install()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_sigint_that_is_ignored_stays_so_and_a_thread_still_interrupts() -> None:
     def interrupted() -> None:
         interrupts.interrupt()
-        select.select([], [], [], 60)
+        select.select([], [], [], 10)
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
