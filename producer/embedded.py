@@ -37,7 +37,7 @@ __all__ = ["Embedded"]
 #: Seconds that Redis may take to answer, and that it and the worker may take to end.
 REDIS_START_S, STOP_S = 10.0, 20.0
 #: Seconds between two looks whether a process is ready, or has ended.
-LOOK_S = 0.01
+LOOK_S = 0.02
 #: Seconds of waiting for the worker until it is said what it is at; ten times as many until it is said again.
 FIRST_SILENCE_S = 3.0
 #: Bytes of a temporary folder's path that leave room for the names of sockets.
