@@ -174,7 +174,7 @@ class Embedded:
         """The worker first, so that it can give back what it holds; then Redis; then the folder."""
         try:
             for process in reversed(self._processes):
-                _stop(process)
+                _ask_to_end(process)
         finally:  # also after a second Ctrl-C, which is hard
             with shielded:
                 self._end()
@@ -200,8 +200,8 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
         return process.poll() is not None
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end, and wait for that; an interruption ends the wait."""
+def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    """And wait for that; an interruption ends the wait."""
     with shielded:
         process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + STOP_S

@@ -143,6 +143,6 @@ def _unraisable(unraisable: UnraisableHookArgs) -> None:
 
 
 def _again() -> None:
-    time.sleep(SAME_S)  # where it was ignored has been left by then
+    time.sleep(SAME_S)  # where it was ignored has been left by then; if not, it is ignored and comes again, again
     if shielded.waits:
         interrupt()

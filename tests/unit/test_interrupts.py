@@ -83,10 +83,15 @@ def test_one_that_was_ignored_at_the_very_end_is_not_lost() -> None:
 
 
 def test_nobody_is_interrupted_where_signals_are_not_handled() -> None:
-    with handled():
-        pass
-    interrupts.interrupt()
-    select.select([], [], [], 0)  # the process lives
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        with handled():
+            pass
+        interrupts.interrupt()
+        assert came == []
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_two_signals_at_once_are_one_interruption_and_a_later_one_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
